@@ -1,0 +1,270 @@
+"""What a backend is, how it declares what it cannot do, and how one is found by name.
+
+A backend is one object named ``BACKEND`` in a module of its own. Ten lines are enough; `FunctionBackend`
+supplies the rest::
+
+    from mtbench import FunctionBackend
+
+    def momentum(q, k, v, case):          # torch tensors on case.device, in case.dtype
+        ...                               # returns [batch, heads, seq_len, value_dim]
+
+    BACKEND = FunctionBackend(name="mine", framework="torch", functions={("momentum", "fused"): momentum})
+
+``mtbench run --backend ./mine.py`` measures it; a package makes it known by name through an entry point in
+the group ``mtbench.backends``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from mtbench.inputs import Array, Inputs
+from mtbench.spec import ATTENTIONS, Case
+
+__all__ = [
+    "AttentionFunction",
+    "Backend",
+    "DeclaredBackend",
+    "FunctionBackend",
+    "Kernel",
+    "Limit",
+    "Requirement",
+    "Unsupported",
+]
+
+LimitKind = Literal["notimpl", "notyet", "never"]
+
+AttentionFunction = Callable[[Any, Any, Any, Case], Any]
+"""``(q, k, v, case) -> o`` on a framework's own arrays, each [batch, heads, positions, dim]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsupported:
+    """Why a backend does not do a case: ``notimpl`` (we could), ``notyet`` (upstream must first) or
+    ``never`` (it makes no sense)."""
+
+    kind: LimitKind
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One declared limit, shown in the support table word for word.
+
+    `applies(case, form)` says whether it stops that case; it must not import a framework.
+    """
+
+    kind: LimitKind
+    what: str
+    """What is not done, as a reader would say it: ``head_dim above 128``."""
+    reason: str
+    applies: Callable[[Case, str], bool] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A distribution that must be installed, at this version or a newer one."""
+
+    distribution: str
+    minimum: str
+
+    def missing(self) -> str | None:
+        """Why this machine does not meet it, or None. Reads metadata; imports nothing.
+
+        >>> Requirement(distribution="no-such-thing", minimum="1").missing()
+        'no-such-thing is not installed (needs >= 1)'
+        """
+        from packaging.version import Version
+
+        try:
+            found = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{self.distribution} is not installed (needs >= {self.minimum})"
+        if Version(found) < Version(self.minimum):
+            return f"{self.distribution} {found} is older than {self.minimum}"
+        return None
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """One case, built: what is timed is the call alone."""
+
+    layout: str
+    """How q, k and v lie in memory: ``bhnd`` is [batch, heads, positions, dim]."""
+    untimed: str | None
+    """Why its time means nothing (``interpreted``), or None."""
+
+    def load(self, inputs: Inputs) -> None:
+        """Copy the inputs to the device, in this kernel's layout. Never timed."""
+
+    def __call__(self) -> Any:
+        """Start the work, and return a handle of its results. Timed, `wait` included."""
+
+    def wait(self, result: Any) -> None:
+        """Return when every output is computed."""
+
+    def outputs(self, result: Any) -> Mapping[str, Array]:
+        """``o`` as NumPy [batch, heads, seq_len, value_dim]; in mode forward_backward also ``dq``, ``dk``
+        and ``dv``, shaped as q, k and v."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What it chose for itself: block sizes, warps, the algorithm."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework."""
+
+    name: str
+    framework: str
+    """Whose arrays it uses: a module of `mtbench.frameworks` (``torch``, ``jax``, ``numpy``)."""
+    limits: tuple[Limit, ...]
+
+    def forms(self, kind: str) -> tuple[str, ...]:
+        """The forms it has of one attention: ``parallel``, ``chunked``, ``recurrent``, ``fused``, ..."""
+
+    def unavailable(self, device: str) -> str | None:
+        """What this machine lacks to run it on that device, or None."""
+
+    def unsupported(self, case: Case, form: str) -> Unsupported | None:
+        """Why it does not do this case in this form, or None."""
+
+    def build(self, case: Case, form: str) -> Kernel:
+        """Everything that needs the sizes but not the data, ahead-of-time compilation included."""
+
+
+
+
+GROUPED_HEADS = Limit(
+    kind="notimpl",
+    what="kv_heads other than heads",
+    reason="grouped heads are in the spec and in no backend yet",
+    applies=lambda case, form: case.kv_heads != case.heads,
+)
+KV_LEN = Limit(
+    kind="notimpl",
+    what="kv_len other than seq_len",
+    reason="cross-attention is in torch-eager alone so far",
+    applies=lambda case, form: case.kv_len != case.seq_len,
+)
+LENGTHS = Limit(
+    kind="notimpl",
+    what="lengths (padding)",
+    reason="per-sequence lengths are in torch-eager alone so far",
+    applies=lambda case, form: case.lengths is not None,
+)
+FORWARD_ONLY = Limit(
+    kind="notimpl",
+    what="mode forward_backward",
+    reason="the backward is not written yet",
+    applies=lambda case, form: case.mode == "forward_backward",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredBackend(ABC):
+    """A backend whose forms, needs and limits are data; a subclass adds `build`."""
+
+    name: str
+    framework: str
+    form_table: Mapping[str, tuple[str, ...]]
+    """The forms of each attention kind."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    requires: tuple[Requirement, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    """Checked in order; the first that applies is the reason."""
+
+    def __post_init__(self) -> None:
+        for kind in self.form_table:
+            if kind not in ATTENTIONS:
+                raise ValueError(f"backend {self.name!r} has forms of an unknown attention {kind!r}")
+
+    def forms(self, kind: str) -> tuple[str, ...]:
+        """See `Backend.forms`."""
+        return self.form_table.get(kind, ())
+
+    def unavailable(self, device: str) -> str | None:
+        """See `Backend.unavailable`."""
+        if device not in self.devices:
+            return f"{self.name} runs on {', '.join(self.devices)}"
+        for requirement in self.requires:
+            if reason := requirement.missing():
+                return reason
+        return None
+
+    def unsupported(self, case: Case, form: str) -> Unsupported | None:
+        """See `Backend.unsupported`."""
+        if form not in self.forms(case.spec.kind):
+            return Unsupported(kind="notimpl", reason=f"no {form} form of {case.spec.kind} attention")
+        for limit in self.limits:
+            if limit.applies(case, form):
+                return Unsupported(kind=limit.kind, reason=f"{limit.what}: {limit.reason}")
+        return None
+
+    @abstractmethod
+    def build(self, case: Case, form: str) -> Kernel:
+        """See `Backend.build`."""
+
+
+class FunctionBackend(DeclaredBackend):
+    """A backend made of plain functions; the framework's adapter does the copies, gradients and waiting.
+
+    Args:
+        name: what reports call it.
+        framework: whose arrays the functions take: ``torch``, ``jax`` or ``numpy``.
+        functions: ``(attention, form)`` to ``(q, k, v, case) -> o``. With torch and JAX the gradient in
+            mode forward_backward is the framework's own; NumPy has none.
+        limits: what it cannot do. Grouped heads, kv_len other than seq_len and lengths are ruled out
+            unless ``general=True``.
+        general: the functions handle those three.
+        devices, requires: as in `DeclaredBackend`.
+    """
+
+    functions: Mapping[tuple[str, str], AttentionFunction]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        framework: str,
+        functions: Mapping[tuple[str, str], AttentionFunction],
+        limits: tuple[Limit, ...] = (),
+        general: bool = False,
+        devices: tuple[str, ...] | None = None,
+        requires: tuple[Requirement, ...] = (),
+    ) -> None:
+        table: dict[str, tuple[str, ...]] = {}
+        for kind, form in functions:
+            table[kind] = (*table.get(kind, ()), form)
+        if framework == "numpy":
+            limits = (*limits, FORWARD_ONLY)
+            devices = devices or ("cpu",)
+        super().__init__(
+            name=name,
+            framework=framework,
+            form_table=table,
+            devices=devices or ("cpu", "cuda"),
+            requires=requires,
+            limits=limits if general else (GROUPED_HEADS, KV_LEN, LENGTHS, *limits),
+        )
+        object.__setattr__(self, "functions", dict(functions))
+
+    def build(self, case: Case, form: str) -> Kernel:
+        """Binds the function to the case through the framework's adapter."""
+        from mtbench.frameworks import load_framework
+
+        function = functools.partial(_call, self.functions[case.spec.kind, form], case)
+        return load_framework(self.framework).kernel(function, case)
+
+
+def _call(function: AttentionFunction, case: Case, q: Any, k: Any, v: Any) -> Any:
+    return function(q, k, v, case)

@@ -1,0 +1,178 @@
+"""JAX: functions compiled ahead of time by XLA, and Pallas kernels inside them."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbench.backend import Kernel
+from mtbench.frameworks import PeakMemory
+from mtbench.frameworks.layout import from_bhnd, to_bhnd
+from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
+from mtbench.measure.memory import host_peak
+from mtbench.spec import Case
+
+XLA_STATIC = "XLA memory_analysis: outputs and temporaries, a static estimate"
+
+
+class JaxKernel:
+    """A jitted function, lowered and compiled when built; differentiated by jax.vjp."""
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any, Any], Any],
+        case: Case,
+        layout: str,
+        untimed: str | None,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.layout = layout
+        self.untimed = untimed
+        self.config = config
+        self._device = _device(case.device)
+        sharding = jax.sharding.SingleDeviceSharding(self._device)
+        b, h, g, dtype = case.batch, case.heads, case.kv_heads, NUMPY_DTYPES[case.dtype]
+
+        def shape(*bhnd: int) -> jax.ShapeDtypeStruct:
+            axes = dict(zip("bhnd", bhnd, strict=True))
+            return jax.ShapeDtypeStruct(
+                tuple(axes[axis] for axis in layout), dtype, sharding=sharding
+            )
+
+        shapes = [
+            shape(b, h, case.seq_len, case.head_dim),
+            shape(b, g, case.kv_len, case.head_dim),
+            shape(b, g, case.kv_len, case.value_dim),
+        ]
+        if case.mode == "forward":
+            program: Callable[..., Any] = lambda q, k, v: (function(q, k, v),)  # noqa: E731
+        else:
+            shapes.append(shape(b, h, case.seq_len, case.value_dim))
+
+            def program(q: Any, k: Any, v: Any, do: Any) -> Any:
+                o, pull_back = jax.vjp(function, q, k, v)
+                return (o, *pull_back(do))
+
+        self._compiled = jax.jit(program).lower(*shapes).compile()
+        self._arguments: list[jax.Array] = []
+
+    def load(self, inputs: Inputs) -> None:
+        """See `Kernel.load`."""
+        arrays = [inputs.q, inputs.k, inputs.v, *([] if inputs.do is None else [inputs.do])]
+        # jnp.array copies, also on a CPU, where device_put may alias NumPy's own memory.
+        self._arguments = [
+            jax.device_put(
+                jnp.array(np.ascontiguousarray(from_bhnd(a, self.layout)), copy=True), self._device
+            )
+            for a in arrays
+        ]
+        jax.block_until_ready(self._arguments)
+
+    def __call__(self) -> tuple[jax.Array, ...]:
+        return self._compiled(*self._arguments)  # type: ignore[no-any-return]
+
+    def wait(self, result: Any) -> None:
+        """See `Kernel.wait`."""
+        jax.block_until_ready(result)
+
+    def outputs(self, result: Any) -> dict[str, Array]:
+        """See `Kernel.outputs`."""
+        names = ("o", "dq", "dk", "dv")
+        return {
+            name: to_bhnd(np.asarray(array), self.layout)
+            for name, array in zip(names, result, strict=False)
+        }
+
+    def static_bytes(self) -> int | None:
+        """XLA's own estimate of what a call needs beyond its arguments."""
+        analysis = self._compiled.memory_analysis()
+        if analysis is None:
+            return None
+        return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+
+
+def kernel(
+    function: Callable[[Any, Any, Any], Any],
+    case: Case,
+    *,
+    layout: str = "bhnd",
+    untimed: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Kernel:
+    """See `Framework.kernel`."""
+    return JaxKernel(function, case, layout, untimed, dict(config or {}))
+
+
+def start(device: str, threads: int) -> None:
+    """float32 means float32. XLA's CPU client sizes its pool by the CPU affinity, which the runner sets."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _device(device: str) -> jax.Device:
+    return jax.local_devices(backend="gpu" if device == "cuda" else "cpu")[0]
+
+
+def device_problem(device: str) -> str | None:
+    """See `Framework.device_problem`."""
+    try:
+        _device(device)
+    except RuntimeError as error:
+        return f"jax {jax.__version__} finds no {device} device: {str(error).splitlines()[0]}"
+    return None
+
+
+def environment(device: str) -> dict[str, Any]:
+    """See `Framework.environment`."""
+    import jaxlib
+
+    found: dict[str, Any] = {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "cpu_affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+    }
+    if device == "cuda":
+        chip = _device(device)
+        found |= {"gpu": chip.device_kind, "platform_version": chip.client.platform_version}
+    return found
+
+
+@functools.cache
+def _cache_flusher() -> tuple[Any, jax.Array]:
+    buffer = jax.device_put(jnp.ones((256 << 20) // 4, jnp.float32), _device("cuda"))
+    return jax.jit(jnp.max).lower(buffer).compile(), buffer
+
+
+def flush_cache(device: str) -> None:
+    """See `Framework.flush_cache`."""
+    if device == "cuda":
+        read, buffer = _cache_flusher()
+        jax.block_until_ready(read(buffer))
+
+
+def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
+    """See `Framework.peak_memory`. On a GPU peak_bytes_in_use has no reset and holds what compiling
+    used, so the static estimate is given, under its name."""
+    if device != "cuda":
+        return host_peak(kernel)
+    if not isinstance(kernel, JaxKernel):
+        return PeakMemory(bytes=None, method="only mtbench's own JAX kernels can be asked")
+    return PeakMemory(bytes=kernel.static_bytes(), method=XLA_STATIC)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """See `Framework.is_out_of_memory`."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def release() -> None:
+    """See `Framework.release`."""
+    jax.clear_caches()
+    gc.collect()

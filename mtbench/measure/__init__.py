@@ -1,0 +1,1 @@
+"""How a kernel is measured: one idea a file."""

@@ -1,0 +1,339 @@
+"""What a run leaves: the rows, the run and its folder on disk.
+
+A run folder holds ``run.json`` (written before the first measurement, and again at the end) and
+``measurements.jsonl`` (one row a case, backend and form, flushed as it is finished). Everything else in it,
+the report, the figures and the exports, is made from those two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mtbench.errors import BadInput
+from mtbench.measure.statistics import Samples
+from mtbench.spec import Case
+
+__all__ = [
+    "FAILURES",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "Agreement",
+    "Measurement",
+    "Run",
+    "RunFolder",
+]
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "unsupported", "unavailable", "wrong", "oom", "crash", "timeout", "error"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+FAILURES: frozenset[Status] = frozenset({"wrong", "crash", "timeout", "error"})
+"""The statuses that make a run's exit code 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How one array (o, dq, dk or dv) agrees with the float64 oracle."""
+
+    relative: float
+    """||x - ref|| / ||ref|| over what was compared; infinite where x is not finite and ref is."""
+    max_abs: float
+    tolerance: float
+    """The largest relative error that passes: `mtbench.measure.agreement` has the rule."""
+
+    @property
+    def passes(self) -> bool:
+        """NaN never passes."""
+        return self.relative <= self.tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One row: a case in one form of one backend, and what came of it."""
+
+    case: Case
+    backend: str
+    form: str
+    status: Status
+    reason: str = ""
+    """Why it is not ok, or what to know of an ok row (``interpreted``)."""
+    flags: tuple[str, ...] = ()
+    """Remarks beside the status: ``interpreted``, ``slow`` (few samples), ``noisy``."""
+    layout: str = ""
+    wall_ms: Samples | None = None
+    """Host clock around the call and the framework's own wait."""
+    wall_reason: str = ""
+    """Why wall_ms is null, else how sampling ended (``interval`` or ``time limit``)."""
+    device_ms: Samples | None = None
+    """Union of the GPU's kernel intervals of the call (CUPTI)."""
+    device_reason: str = ""
+    span_ms: Samples | None = None
+    """First kernel's start to last kernel's end, of the same calls as device_ms."""
+    cache: str = ""
+    """``warm``, or how it was flushed before every sample."""
+    build_s: float | None = None
+    """Seconds to build: ahead-of-time compilation."""
+    first_call_s: float | None = None
+    """Seconds of the first call: just-in-time compilation and autotuning."""
+    peak_memory_bytes: int | None = None
+    memory_method: str = ""
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    """o, and in mode forward_backward dq, dk and dv."""
+    compared: str = ""
+    """What the oracle judged: ``all rows``, or how many sampled rows."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the kernel chose for itself."""
+
+    @property
+    def id(self) -> str:
+        """A readable key that no two rows of a run share."""
+        return f"{self.backend}/{self.form}/{self.case.id}"
+
+    @property
+    def worst(self) -> Agreement | None:
+        """The agreement nearest to its tolerance, or furthest beyond it."""
+        if not self.agreement:
+            return None
+        return max(
+            self.agreement.values(),
+            key=lambda a: float("inf") if a.relative != a.relative else a.relative / a.tolerance,
+        )
+
+    @property
+    def relative_error(self) -> float | None:
+        """That of `worst`."""
+        return None if self.worst is None else self.worst.relative
+
+    @property
+    def tolerance(self) -> float | None:
+        """That of `worst`."""
+        return None if self.worst is None else self.worst.tolerance
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may be compared in speed: ok and timed."""
+        return self.status == "ok" and self.wall_ms is not None
+
+    def to_row(self) -> dict[str, Any]:
+        """The flat row of measurements.jsonl."""
+        case, spec = self.case, self.case.spec
+        return {
+            "schema": SCHEMA_VERSION,
+            "id": self.id,
+            "attention": spec.kind,
+            "backend": self.backend,
+            "form": self.form,
+            "device": case.device,
+            "dtype": case.dtype,
+            "mode": case.mode,
+            "causal": spec.causal,
+            "batch": case.batch,
+            "heads": case.heads,
+            "kv_heads": case.kv_heads,
+            "seq_len": case.seq_len,
+            "kv_len": case.kv_len,
+            "lengths": None if case.lengths is None else list(case.lengths),
+            "head_dim": case.head_dim,
+            "value_dim": case.value_dim,
+            "beta": spec.beta,
+            "gamma": spec.gamma,
+            "eps": spec.eps,
+            "scale": spec.scale,
+            "feature_map": spec.feature_map,
+            "seed": case.seed,
+            "layout": self.layout,
+            "status": self.status,
+            "reason": self.reason,
+            "flags": list(self.flags),
+            "wall_ms": None if self.wall_ms is None else self.wall_ms.to_dict(),
+            "wall_reason": self.wall_reason,
+            "device_ms": None if self.device_ms is None else self.device_ms.to_dict(),
+            "device_reason": self.device_reason,
+            "span_ms": None if self.span_ms is None else self.span_ms.to_dict(),
+            "cache": self.cache,
+            "build_s": self.build_s,
+            "first_call_s": self.first_call_s,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "memory_method": self.memory_method,
+            "relative_error": _json_float(self.relative_error),
+            "tolerance": self.tolerance,
+            "compared": self.compared,
+            "agreement": {
+                name: {
+                    "relative": _json_float(a.relative),
+                    "max_abs": _json_float(a.max_abs),
+                    "tolerance": a.tolerance,
+                }
+                for name, a in self.agreement.items()
+            },
+            "config": dict(self.config),
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Measurement:
+        """The measurement that `to_row` wrote.
+
+        Raises:
+            BadInput: the row's schema is newer than this mtbench.
+        """
+        if row.get("schema", 0) > SCHEMA_VERSION:
+            raise BadInput(
+                f"a row of schema {row['schema']} needs a newer mtbench (this one reads {SCHEMA_VERSION})"
+            )
+        case = Case.from_dict(
+            {
+                "spec": {
+                    "kind": row["attention"],
+                    **{k: row[k] for k in ("causal", "beta", "gamma", "eps", "scale", "feature_map")},
+                },
+                **{
+                    k: row[k]
+                    for k in (
+                        "batch heads kv_heads seq_len kv_len lengths head_dim value_dim dtype device "
+                        "mode seed"
+                    ).split()
+                },
+            }
+        )
+
+        def samples(name: str) -> Samples | None:
+            return None if row[name] is None else Samples.from_dict(row[name])
+
+        return cls(
+            case=case,
+            wall_ms=samples("wall_ms"),
+            device_ms=samples("device_ms"),
+            span_ms=samples("span_ms"),
+            flags=tuple(row["flags"]),
+            agreement={
+                name: Agreement(
+                    relative=_read_float(a["relative"]),
+                    max_abs=_read_float(a["max_abs"]),
+                    tolerance=a["tolerance"],
+                )
+                for name, a in row["agreement"].items()
+            },
+            **{
+                k: row[k]
+                for k in (
+                    "backend form status reason layout wall_reason device_reason cache build_s "
+                    "first_call_s peak_memory_bytes memory_method compared config"
+                ).split()
+            },
+        )
+
+
+def _json_float(value: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity: those are written as words."""
+    if value is None or abs(value) < float("inf"):
+        return value
+    return str(float(value))
+
+
+def _read_float(value: float | str | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, read."""
+
+    folder: Path
+    header: Mapping[str, Any]
+    """run.json: schema, command, plan, environment, workers, started and finished."""
+    measurements: tuple[Measurement, ...]
+    unreadable_lines: int = 0
+    """Lines of measurements.jsonl that are no whole row: a last one cut off by a crash."""
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Hardware and versions."""
+        found: Mapping[str, Any] = self.header["environment"]
+        return found
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Run:
+        """Read a run folder.
+
+        Raises:
+            BadInput: there is no run in it, or a newer mtbench wrote it.
+        """
+        folder = Path(folder)
+        header_file = folder / "run.json"
+        if not header_file.is_file():
+            raise BadInput(f"{folder} holds no run: it has no run.json")
+        try:
+            header = json.loads(header_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(f"{header_file} is not JSON: {error}") from error
+        if not isinstance(header, dict) or "schema" not in header:
+            raise BadInput(f"{header_file} is not a run's header: it has no schema version")
+        if header["schema"] > SCHEMA_VERSION:
+            raise BadInput(
+                f"{folder} has schema {header['schema']} and needs a newer mtbench "
+                f"(this one reads {SCHEMA_VERSION})"
+            )
+        rows, unreadable = [], 0
+        rows_file = folder / "measurements.jsonl"
+        for line in rows_file.read_text(encoding="utf-8").splitlines() if rows_file.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                unreadable += 1
+                continue
+            rows.append(Measurement.from_row(row))
+        return cls(
+            folder=folder, header=header, measurements=tuple(rows), unreadable_lines=unreadable
+        )
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self.measurements)
+
+    def with_measurements(self, measurements: tuple[Measurement, ...]) -> Run:
+        """The same run with other rows, for a report of a part of it."""
+        return replace(self, measurements=measurements)
+
+
+class RunFolder:
+    """A run folder, being written by the one process that created it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Create it.
+
+        Raises:
+            BadInput: it is a file, already holds a run, or cannot be created.
+        """
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise BadInput(f"--out {self.folder} is a file, not a folder: name another")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Exclusive creation, so that two runs never write one folder.
+            (self.folder / "run.json").open("x").close()
+        except FileExistsError:
+            raise BadInput(f"--out {self.folder} already holds a run: name another folder") from None
+        except OSError as error:
+            raise BadInput(f"--out {self.folder} cannot be written: {error.strerror}") from error
+        self._rows = (self.folder / "measurements.jsonl").open("a", encoding="utf-8")
+
+    def write_header(self, header: Mapping[str, Any]) -> None:
+        """Write run.json whole: a reader sees the old one or the new one, never half of one."""
+        text = json.dumps({"schema": SCHEMA_VERSION, **header}, indent=2, allow_nan=False)
+        temporary = self.folder / "run.json.new"
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, self.folder / "run.json")
+
+    def append(self, measurement: Measurement) -> None:
+        """Write one row and force it to the disk."""
+        self._rows.write(json.dumps(measurement.to_row(), allow_nan=False) + "\n")
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+
+    def close(self) -> None:
+        """No row can be written after."""
+        self._rows.close()
