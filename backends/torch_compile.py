@@ -1,0 +1,59 @@
+"""The forms of eager PyTorch through torch.compile, with static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mtbench.backend import GROUPED_HEADS, KV_LEN, LENGTHS, DeclaredBackend, Kernel, Limit, Requirement
+from mtbench.frameworks import load_framework
+from mtbench.spec import Case
+
+__all__ = ["BACKEND"]
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    import torch
+
+    # Past a limit of recompilations torch would run the function eagerly and say nothing: make it an error.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchCompile(DeclaredBackend):
+    """The whole function compiled, for the parallel forms; for the others the piece that is repeated (a chunk,
+    a block, a position), so that compiling does not take longer the longer the sequence is."""
+
+    def build(self, case: Case, form: str) -> Kernel:
+        """See `Backend.build`. The compiler runs at the first call."""
+        from .torch_forms import FORMS
+
+        function = FORMS[case.spec.kind, form](case, _compiled)
+        return load_framework("torch").kernel(function, case)
+
+
+BACKEND = TorchCompile(
+    name="torch-compile",
+    framework="torch",
+    form_table={
+        "softmax": ("parallel", "chunked", "sdpa", "flex"),
+        "linear": ("parallel", "chunked", "recurrent"),
+        "momentum": ("parallel", "chunked", "recurrent"),
+    },
+    requires=(Requirement(distribution="torch", minimum="2.10"),),
+    limits=(
+        GROUPED_HEADS,
+        KV_LEN,
+        LENGTHS,
+        Limit(
+            kind="notyet",
+            what="flex in mode forward_backward on a CPU",
+            reason="FlexAttention has no backward on a CPU",
+            applies=lambda case, form: (
+                form == "flex" and case.device == "cpu" and case.mode == "forward_backward"
+            ),
+        ),
+    ),
+)

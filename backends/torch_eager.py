@@ -1,0 +1,42 @@
+"""Eager PyTorch: the baseline that everyone can read, and the one backend that does every case of the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mtbench.backend import GROUPED_HEADS, DeclaredBackend, Kernel, Requirement
+from mtbench.frameworks import load_framework
+from mtbench.spec import Case
+
+__all__ = ["BACKEND"]
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchEager(DeclaredBackend):
+    """The forms of `torch_forms`, run operator by operator."""
+
+    def build(self, case: Case, form: str) -> Kernel:
+        """See `Backend.build`."""
+        from .torch_forms import FORMS
+
+        function = FORMS[case.spec.kind, form](case, _as_it_is)
+        return load_framework("torch").kernel(function, case)
+
+
+BACKEND = TorchEager(
+    name="torch-eager",
+    framework="torch",
+    form_table={
+        "softmax": ("parallel", "chunked", "sdpa"),
+        "linear": ("parallel", "chunked", "recurrent"),
+        "momentum": ("parallel", "chunked", "recurrent"),
+    },
+    requires=(Requirement(distribution="torch", minimum="2.10"),),
+    limits=(GROUPED_HEADS,),
+)

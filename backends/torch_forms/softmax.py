@@ -1,0 +1,148 @@
+"""Softmax attention (eq 1): whole, a block at a time, and through PyTorch's own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from mtbench.spec import Case
+
+from .weights import key_is_real
+
+Function = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+BLOCK = {"cpu": 256, "cuda": 1024}
+"""Queries and keys of a block: its scores stay in a CPU's cache, and fill a GPU."""
+
+
+def parallel(case: Case, wrap: Wrap) -> Function:
+    """The scores as one [batch, heads, seq_len, kv_len] array: O(N^2) memory."""
+    device = torch.device(case.device)
+    scale, hidden = case.softmax_scale, _hidden(case, device)
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        scores = (q @ k.mT).float() * scale  # [B, H, N, M]
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, -torch.inf)
+        return scores.softmax(-1).to(v.dtype) @ v
+
+    return wrap(run)
+
+
+def _hidden(case: Case, device: torch.device) -> torch.Tensor | None:
+    """True where a query must not see a key, broadcast to [batch, 1, seq_len, kv_len]."""
+    hidden = None
+    if case.spec.causal:
+        n = torch.arange(case.seq_len, device=device)
+        hidden = (n[:, None] < n[None, :])[None, None]
+    real = key_is_real(case, device)
+    if real is not None:
+        padding = ~real.mT  # [B, 1, 1, M]
+        hidden = padding if hidden is None else hidden | padding
+    return hidden
+
+
+def chunked(case: Case, wrap: Wrap) -> Function:
+    """Online over key blocks: O(N block) memory, whatever the length, also when differentiated: the blocks of
+    one query block are computed again in the backward rather than kept."""
+    device = torch.device(case.device)
+    size, causal, scale = BLOCK[case.device], case.spec.causal, case.softmax_scale
+    real = key_is_real(case, device)
+    padding = None if real is None else ~real.mT  # [B, 1, 1, M]
+    n = torch.arange(size, device=device)
+    above_diagonal = n[:, None] < n[None, :]
+    step = wrap(_online_step)
+
+    def one_query_block(qb: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int) -> torch.Tensor:
+        rows = qb.shape[2]
+        top = qb.new_full((*qb.shape[:3], 1), -torch.inf, dtype=torch.float32)
+        total = torch.zeros_like(top)
+        acc = qb.new_zeros((*qb.shape[:3], v.shape[3]), dtype=torch.float32)
+        for at in range(0, start + rows if causal else k.shape[2], size):
+            kb, vb = k[:, :, at : at + size], v[:, :, at : at + size]
+            hidden = above_diagonal[:rows, : kb.shape[2]] if causal and at == start else None
+            if padding is not None:
+                pad = padding[..., at : at + size]
+                hidden = pad if hidden is None else hidden | pad
+            top, total, acc = step(qb, kb, vb, top, total, acc, hidden, scale)
+        return (acc / total).to(v.dtype)
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        blocks = []
+        for start in range(0, q.shape[2], size):
+            arguments = (q[:, :, start : start + size], k, v, start)
+            if torch.is_grad_enabled():
+                blocks.append(checkpoint(one_query_block, *arguments, use_reentrant=False))
+            else:
+                blocks.append(one_query_block(*arguments))
+        return torch.cat(blocks, 2)
+
+    return run
+
+
+def _online_step(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    top: torch.Tensor,
+    total: torch.Tensor,
+    acc: torch.Tensor,
+    hidden: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Take one key block into the running maximum, sum and weighted values, all float32."""
+    scores = (q @ k.mT).float() * scale  # [B, H, BQ, BK]
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    # The first key of a sequence is never hidden, so from the first block on the maximum is finite.
+    new_top = torch.maximum(top, scores.amax(-1, keepdim=True)).detach()
+    p = torch.exp(scores - new_top)
+    shrink = torch.exp(top - new_top)
+    total = total * shrink + p.sum(-1, keepdim=True)
+    acc = acc * shrink + (p.to(v.dtype) @ v).float()
+    return new_top, total, acc
+
+
+def sdpa(case: Case, wrap: Wrap) -> Function:
+    """torch.nn.functional.scaled_dot_product_attention, which chooses among its kernels."""
+    device = torch.device(case.device)
+    padded = case.lengths is not None
+    hidden = _hidden(case, device) if padded else None
+    mask = None if hidden is None else ~hidden
+    causal, scale = case.spec.causal and not padded, case.softmax_scale
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale
+        )
+
+    return wrap(run)
+
+
+def flex(case: Case, wrap: Wrap) -> Function:
+    """FlexAttention, whose kernel torch.compile generates for this mask."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    scale = case.softmax_scale
+    mask = None
+    if case.spec.causal:
+        mask = create_block_mask(
+            lambda b, h, i, j: i >= j,
+            B=None,
+            H=None,
+            Q_LEN=case.seq_len,
+            KV_LEN=case.kv_len,
+            device=case.device,
+        )
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        o = flex_attention(q, k, v, block_mask=mask, scale=scale)
+        assert isinstance(o, torch.Tensor)  # noqa: S101  (it is a tuple only when asked for its log-sum-exp)
+        return o
+
+    return wrap(run)

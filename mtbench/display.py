@@ -1,0 +1,154 @@
+"""What the terminal shows: a live display of a run, plain lines where there is no terminal, and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from mtbench.results import FAILURES, Measurement
+from mtbench.sweep.plan import PlannedRow
+from mtbench.sweep.runner import Progress
+
+__all__ = ["print_support", "show_progress"]
+
+COLOURS = {"ok": "green", "unsupported": "dim", "unavailable": "dim", "oom": "yellow"}
+
+
+@contextlib.contextmanager
+def show_progress() -> Iterator[Progress]:
+    """A live display on a terminal, and one plain line a row elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    bar = Bar(
+        SpinnerColumn(),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    with bar:
+        yield _Live(bar, console)
+
+
+class _Counted(Progress):
+    """Knows how many rows there are, and estimates the time that is left."""
+
+    def __init__(self) -> None:
+        self.rows: list[PlannedRow] = []
+        self._began = time.monotonic()
+        self._spent: dict[str, list[float]] = {}
+        self._row_began = self._began
+
+    def begin(self, rows: list[PlannedRow]) -> None:
+        self.rows = rows
+
+    def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
+        now = time.monotonic()
+        if row.decided is None:
+            self._spent.setdefault(row.backend, []).append(now - self._row_began)
+        self._row_began = now
+
+    def left(self, index: int) -> str:
+        """An estimate from the mean row of each backend so far, or of all where it has none."""
+        every = [seconds for spent in self._spent.values() for seconds in spent]
+        if len(every) < 3:
+            return "about ? left"
+        overall = sum(every) / len(every)
+        seconds = 0.0
+        for row in self.rows[index + 1 :]:
+            if row.decided is None:
+                spent = self._spent.get(row.backend)
+                seconds += sum(spent) / len(spent) if spent else overall
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+class _Lines(_Counted):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
+        super().done(index, row, measurement)
+        text = f"[{index + 1}/{len(self.rows)}] {_line(measurement)} ({self.left(index)})"
+        self._console.print(text, markup=False, soft_wrap=True)
+
+
+class _Live(_Counted):
+    def __init__(self, bar: Bar, console: Console) -> None:
+        super().__init__()
+        self._bar, self._console = bar, console
+        self._task = bar.add_task("planning", total=None, left="")
+
+    def begin(self, rows: list[PlannedRow]) -> None:
+        super().begin(rows)
+        self._bar.update(self._task, total=len(rows))
+
+    def row(self, index: int, row: PlannedRow, stage: str) -> None:
+        self._bar.update(
+            self._task, description=f"{row.backend} {row.form} {_size(row)}: {stage}", left=self.left(index)
+        )
+
+    def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
+        super().done(index, row, measurement)
+        self._bar.update(self._task, completed=index + 1, left=self.left(index))
+        if measurement.status in FAILURES or measurement.status == "oom":
+            self._console.print(_line(measurement), style=COLOURS.get(measurement.status, "red"), markup=False)
+
+
+def _size(row: PlannedRow | Measurement) -> str:
+    case = row.case
+    return (
+        f"{case.spec.kind} b{case.batch} h{case.heads} n{case.seq_len} d{case.head_dim} "
+        f"{case.dtype} {case.device} {case.mode}"
+    )
+
+
+def _line(row: Measurement) -> str:
+    time_text = ""
+    if row.wall_ms is not None:
+        clock = row.device_ms or row.wall_ms
+        name = "device" if row.device_ms is not None else "wall"
+        time_text = f" {clock.median:.4g} ms ({name})"
+    reason = f": {row.reason}" if row.reason else ""
+    return f"{row.backend} {row.form} {_size(row)}  {row.status}{time_text}{reason}"
+
+
+def print_support(support: list[dict[str, Any]]) -> None:
+    """The support table on stdout."""
+    console = Console(highlight=False)
+    table = Table(title="Forms of each attention", title_justify="left")
+    for heading in ("backend", "framework", "softmax", "linear", "momentum", "cpu", "cuda"):
+        table.add_column(heading, overflow="fold")
+    for row in support:
+        here = [Text(row["unavailable"][device] or "yes") for device in ("cpu", "cuda")]
+        forms = [Text(", ".join(row["forms"][kind]) or "-") for kind in ("softmax", "linear", "momentum")]
+        table.add_row(Text(row["backend"]), Text(row["framework"]), *forms, *here)
+    console.print(table)
+    limits = Table(title="Limits", title_justify="left")
+    for heading in ("backend", "", "not done", "why"):
+        limits.add_column(heading, overflow="fold")
+    for row in support:
+        for limit in row["limits"]:
+            limits.add_row(*(Text(t) for t in (row["backend"], limit["kind"], limit["what"], limit["reason"])))
+    console.print(limits)
+    console.print(
+        "notimpl: we could; notyet: upstream must first; never: it makes no sense", style="dim"
+    )

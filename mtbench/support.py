@@ -1,0 +1,24 @@
+"""What every backend does and does not do, from its own declarations. Loads no framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtbench.backend import Backend
+from mtbench.spec import ATTENTIONS, DEVICES
+
+__all__ = ["support_of"]
+
+
+def support_of(backend: Backend) -> dict[str, Any]:
+    """One backend's row of the support table, as plain data: it is kept in run.json, so that a report is made
+    from the run folder alone."""
+    return {
+        "backend": backend.name,
+        "framework": backend.framework,
+        "forms": {kind: list(backend.forms(kind)) for kind in ATTENTIONS},
+        "limits": [
+            {"kind": limit.kind, "what": limit.what, "reason": limit.reason} for limit in backend.limits
+        ],
+        "unavailable": {device: backend.unavailable(device) for device in DEVICES},
+    }

@@ -1,0 +1,91 @@
+"""From a workload and backends to the rows of a run: what will be measured, and what is known not to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mtbench.backend import Backend
+from mtbench.errors import BadInput, nearest
+from mtbench.results import Measurement
+from mtbench.spec import Case
+from mtbench.workloads import Grid, Workload
+
+__all__ = ["PlannedRow", "plan_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRow:
+    """A row to be measured, or one whose outcome the declarations already tell."""
+
+    case: Case
+    backend: str
+    """As it was asked for: a name, or the path of a file."""
+    form: str
+    decided: Measurement | None = None
+
+    def outcome(self, backend_name: str, status: str, reason: str) -> Measurement:
+        """A row of this case and form that holds no measurement."""
+        return Measurement(
+            case=self.case,
+            backend=backend_name,
+            form=self.form,
+            status=status,  # type: ignore[arg-type]
+            reason=reason,
+        )
+
+
+def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedRow]:
+    """The rows in the order they are measured: by backend, so that one worker lives at a time and no idle
+    one holds a GPU's memory, then by case, then by form.
+
+    Raises:
+        BadInput: a form that no backend of the sweep has, or a workload without a row.
+    """
+    known = {
+        form for backend in backends.values() for kind in _kinds(workload) for form in backend.forms(kind)
+    }
+    for grid in workload.grids:
+        for form in grid.form or ():
+            if form not in known and workload.name == "":
+                raise BadInput(f"unknown form {form!r}: {nearest(form, sorted(known))}")
+    rows = []
+    for asked, backend in backends.items():
+        seen: set[str] = set()
+        for grid in workload.grids:
+            for case in grid.cases():
+                for form in _forms(grid, backend, case, whole=workload.name == ""):
+                    row = PlannedRow(case=case, backend=asked, form=form)
+                    decided = _decided(row, backend)
+                    key = f"{form}/{case.id}"
+                    if key not in seen:
+                        seen.add(key)
+                        rows.append(
+                            PlannedRow(case=case, backend=asked, form=form, decided=decided)
+                        )
+    if not rows:
+        raise BadInput("nothing to measure: no backend has a form of these attentions")
+    return rows
+
+
+def _kinds(workload: Workload) -> Iterable[str]:
+    return dict.fromkeys(kind for grid in workload.grids for kind in grid.attention)
+
+
+def _forms(grid: Grid, backend: Backend, case: Case, *, whole: bool) -> Sequence[str]:
+    """A form that was asked for by name has a row even where the backend lacks it (it will say so); a preset
+    names the forms of all backends at once, and each has a row for its own."""
+    own = backend.forms(case.spec.kind)
+    if grid.form is None:
+        return own
+    return grid.form if whole else [form for form in own if form in grid.form]
+
+
+def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:
+    limit = backend.unsupported(row.case, row.form)
+    if limit is not None:
+        return row.outcome(backend.name, "unsupported", str(limit))
+    reason = backend.unavailable(row.case.device)
+    if reason is not None:
+        return row.outcome(backend.name, "unavailable", reason)
+    return None

@@ -1,0 +1,61 @@
+"""The process that measures: one backend on one device, until the runner hangs up.
+
+Run as ``python -P -m mtbench.sweep.worker FD BACKEND DEVICE THREADS``; `mtbench.sweep.runner` starts it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import signal
+import sys
+import traceback
+
+from mtbench.errors import BackendFailure
+from mtbench.frameworks import load_framework
+from mtbench.measure.clocks import Sampling
+from mtbench.registry import load_backend
+from mtbench.spec import Case
+from mtbench.sweep.channel import Channel
+from mtbench.sweep.measure import Measurer
+
+__all__ = ["main"]
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(handle: int, name: str, device: str, threads: int) -> None:
+    """Say hello with the environment, then measure what is asked for."""
+    faulthandler.enable()
+    if sys.platform == "linux":
+        # A runner that is killed takes its workers with it, in the middle of a measurement too.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel = Channel(handle)
+    try:
+        backend = load_backend(name)
+        framework = load_framework(backend.framework)
+        framework.start(device, threads)
+        problem = framework.device_problem(device)
+        environment = {} if problem else framework.environment(device)
+    except (ImportError, OSError, BackendFailure) as error:
+        traceback.print_exc()
+        channel.send({"hello": {"problem": f"{type(error).__name__}: {error}", "environment": {}}})
+        return
+    channel.send({"hello": {"problem": problem, "environment": environment}})
+    measurer = Measurer(backend, framework, device)
+    while True:
+        try:
+            task = channel.receive()
+        except (EOFError, OSError):
+            return
+        measurement = measurer.measure(
+            Case.from_dict(task["case"]),
+            task["form"],
+            Sampling(**task["sampling"]),
+            lambda stage: channel.send({"stage": stage}),
+        )
+        channel.send({"row": measurement.to_row()})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

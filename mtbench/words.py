@@ -1,0 +1,77 @@
+"""Reading the lists that options take."""
+
+from __future__ import annotations
+
+import re
+
+from mtbench.errors import BadInput
+
+__all__ = ["floats", "names", "optional_names", "whole_numbers"]
+
+RANGE = re.compile(r"(\d+):(\d+):x(\d+)")
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """``a,b`` as ('a', 'b'), each once; None where nothing was given.
+
+    >>> names("softmax, linear,softmax")
+    ('softmax', 'linear')
+    """
+    if text is None:
+        return None
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise BadInput(f"{text!r} names nothing: give a name, or several with commas")
+    return found
+
+
+def optional_names(text: str | None) -> tuple[str, ...] | None:
+    """The same, where ``all`` is as if nothing was given."""
+    return None if text == "all" else names(text)
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas and geometric ranges, in the order given, each once.
+
+    >>> whole_numbers("--seq-len", "100,256:2048:x2")
+    (100, 256, 512, 1024, 2048)
+    """
+    if text is None:
+        return None
+    found: list[int] = []
+    for word in names(text) or ():
+        if match := RANGE.fullmatch(word):
+            first, last, factor = map(int, match.groups())
+            if not (first >= 1 and first <= last and factor >= 2):
+                raise BadInput(f"{option} {word}: a range is FIRST:LAST:xFACTOR, as in 256:16384:x2")
+            while first <= last:
+                found.append(first)
+                first *= factor
+            continue
+        try:
+            found.append(int(word))
+        except ValueError:
+            raise BadInput(
+                f"{option} {word}: neither a whole number nor a range such as 256:16384:x2"
+            ) from None
+    for value in found:
+        if value < 1:
+            raise BadInput(f"{option} {value}: must be at least 1")
+    return tuple(dict.fromkeys(found))
+
+
+def floats(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers with commas.
+
+    >>> floats("--beta", "0,.9")
+    (0.0, 0.9)
+    """
+    if text is None:
+        return None
+    found = []
+    for word in names(text) or ():
+        try:
+            found.append(float(word))
+        except ValueError:
+            raise BadInput(f"{option} {word}: not a number") from None
+    return tuple(dict.fromkeys(found))

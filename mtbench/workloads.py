@@ -1,0 +1,199 @@
+"""Named sweeps, each with the reason for its shapes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mtbench.errors import BadInput, nearest
+from mtbench.measure.clocks import Sampling
+from mtbench.spec import ATTENTIONS, AttentionSpec, Case
+
+__all__ = ["PRESETS", "Grid", "Workload", "workload"]
+
+SUBQUADRATIC = ("chunked", "fused")
+"""The forms whose time and memory are linear in the length, for linear and momentum attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The full product of its axes."""
+
+    attention: tuple[str, ...] = ATTENTIONS
+    form: tuple[str, ...] | None = None
+    """None is every form a backend has."""
+    causal: tuple[bool, ...] = (True,)
+    beta: tuple[float, ...] = (0.9,)
+    gamma: tuple[float, ...] = (1.0,)
+    seq_len: tuple[int, ...] = (256, 1024)
+    kv_len: tuple[int | None, ...] = (None,)
+    batch: tuple[int, ...] = (1,)
+    heads: tuple[int, ...] = (8,)
+    kv_heads: tuple[int | None, ...] = (None,)
+    head_dim: tuple[int, ...] = (64,)
+    value_dim: tuple[int | None, ...] = (None,)
+    lengths: tuple[int, ...] | None = None
+    """Real keys of each batch entry."""
+    dtype: tuple[str, ...] = ("float32",)
+    device: tuple[str, ...] = ("cpu",)
+    mode: tuple[str, ...] = ("forward",)
+    seed: int = 0
+
+    def cases(self) -> Iterator[Case]:
+        """Every case, the attention outermost within a size so that its rows stand together.
+
+        Raises:
+            BadInput: a combination that makes no case.
+        """
+        for device, dtype, mode, causal, batch, heads, kv_heads, head_dim, value_dim, n, m in itertools.product(
+            self.device,
+            self.dtype,
+            self.mode,
+            self.causal,
+            self.batch,
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.value_dim,
+            self.seq_len,
+            self.kv_len,
+        ):
+            for kind, beta, gamma in itertools.product(self.attention, self.beta, self.gamma):
+                yield Case(
+                    spec=AttentionSpec(kind=kind, causal=causal, beta=beta, gamma=gamma),  # type: ignore[arg-type]
+                    batch=batch,
+                    heads=heads,
+                    kv_heads=kv_heads,  # type: ignore[arg-type]
+                    seq_len=n,
+                    kv_len=m,  # type: ignore[arg-type]
+                    lengths=self.lengths,
+                    head_dim=head_dim,
+                    value_dim=value_dim,  # type: ignore[arg-type]
+                    dtype=dtype,  # type: ignore[arg-type]
+                    device=device,  # type: ignore[arg-type]
+                    mode=mode,  # type: ignore[arg-type]
+                    seed=self.seed,
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Grids measured one after another, and how long each row is sampled."""
+
+    name: str
+    why: str
+    grids: tuple[Grid, ...]
+    sampling: Sampling = Sampling()
+    timeout_s: float = 120.0
+    """The most that one row may take, building included."""
+
+    def override(self, **axes: object) -> Workload:
+        """The same with some axes replaced in every grid; None leaves an axis as it is."""
+        given = {name: value for name, value in axes.items() if value is not None}
+        return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
+
+
+FLAGS = Workload(
+    name="",
+    why="the axes named on the command line",
+    grids=(Grid(),),
+)
+"""What `mtbench run` sweeps without a preset."""
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Workload(
+            name="quick",
+            why="a first look: every backend and form at two lengths, in under two minutes on two cores",
+            grids=(Grid(seq_len=(128, 512), heads=(4,)),),
+            sampling=Sampling(least=10, limit_s=0.3, warmup_s=0.02),
+        ),
+        Workload(
+            name="default",
+            why=(
+                "each axis around one base point (batch 1, 8 heads of 64, 512 tokens), forward and backward: "
+                "a full product would ask for hours and show little more"
+            ),
+            grids=(
+                Grid(seq_len=(128, 512, 2048), mode=("forward", "forward_backward")),
+                Grid(seq_len=(512,), batch=(4,), mode=("forward", "forward_backward")),
+                Grid(seq_len=(512,), head_dim=(32, 128), mode=("forward", "forward_backward")),
+            ),
+            sampling=Sampling(limit_s=0.5, warmup_s=0.05),
+        ),
+        Workload(
+            name="gpu",
+            why=(
+                "language-model shapes in bfloat16: about 131,072 tokens a batch at head_dim 64 and 128, and "
+                "one long sequence, where the chip must be filled from a single batch entry"
+            ),
+            grids=(
+                Grid(
+                    device=("cuda",),
+                    dtype=("bfloat16",),
+                    batch=(8,),
+                    heads=(16,),
+                    seq_len=(512, 1024, 2048, 4096),
+                ),
+                Grid(
+                    device=("cuda",), dtype=("bfloat16",), heads=(16,), seq_len=(1024, 4096, 16384)
+                ),
+                Grid(
+                    device=("cuda",),
+                    dtype=("bfloat16",),
+                    batch=(8,),
+                    heads=(16,),
+                    seq_len=(4096,),
+                    head_dim=(128,),
+                ),
+                Grid(
+                    device=("cuda",),
+                    dtype=("bfloat16",),
+                    batch=(8,),
+                    heads=(16,),
+                    seq_len=(1024, 4096),
+                    mode=("forward_backward",),
+                ),
+            ),
+            sampling=Sampling(limit_s=0.5),
+        ),
+        Workload(
+            name="long",
+            why=(
+                "where linear time pays: to 262,144 tokens for the linear-time forms, and softmax without "
+                "its N x N array beside them for as long as that is bearable"
+            ),
+            grids=(
+                Grid(
+                    attention=("softmax",),
+                    form=("chunked", "sdpa", "flex", "fused", "xla", "cudnn"),
+                    heads=(4,),
+                    seq_len=(2048, 8192, 32768),
+                ),
+                Grid(
+                    attention=("linear", "momentum"),
+                    form=SUBQUADRATIC,
+                    heads=(4,),
+                    seq_len=(2048, 8192, 32768, 131072, 262144),
+                ),
+            ),
+            sampling=Sampling(limit_s=2.0),
+            timeout_s=300.0,
+        ),
+    )
+}
+
+
+def workload(preset: str | None) -> Workload:
+    """A preset by name, or the plain product of the axes where none is named.
+
+    Raises:
+        BadInput: no preset of that name.
+    """
+    if preset is None:
+        return FLAGS
+    if preset not in PRESETS:
+        raise BadInput(f"unknown preset {preset!r}: {nearest(preset, PRESETS)}")
+    return PRESETS[preset]
