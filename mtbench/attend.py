@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtbench.errors import BackendFailure, BadInput
+from mtbench.measure.environment import device_problem
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
 from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
@@ -22,10 +23,10 @@ def attend(
     *,
     backend: str = "torch-eager",
     form: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     lengths: tuple[int, ...] | None = None,
 ) -> Array:
-    """Compute one attention with one backend, untimed.
+    """Compute one attention with one backend, untimed, under whatever precision settings this process has.
 
     Args:
         q: [batch, heads, seq_len, head_dim], NumPy, in float32, float16 or ml_dtypes.bfloat16.
@@ -34,7 +35,7 @@ def attend(
         spec: which attention; by default causal momentum with beta .9 and gamma 1.
         backend: a name that `mtbench list` shows, or a file such as ``./mine.py``.
         form: one of the backend's forms; by default its first that does the case.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; by default ``cuda`` where this machine has a GPU.
         lengths: how many keys of each batch entry are real.
 
     Returns:
@@ -47,6 +48,8 @@ def attend(
     """
     spec = AttentionSpec() if spec is None else spec
     q, k, v = np.asarray(q), np.asarray(k), np.asarray(v)
+    if device is None:
+        device = "cpu" if device_problem("cuda") else "cuda"
     case = _case(q, k, v, spec, device, lengths)
     chosen = load_backend(backend)
     if reason := chosen.unavailable(case.device):

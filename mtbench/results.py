@@ -337,3 +337,9 @@ class RunFolder:
     def close(self) -> None:
         """No row can be written after."""
         self._rows.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -17,23 +17,25 @@ __all__ = ["carry", "decay", "factor", "key_is_real", "key_weight", "u"]
 
 
 def _powers(beta: float, exponents: torch.Tensor) -> torch.Tensor:
-    log_beta = math.log1p(-(1 - beta)) if beta else -math.inf
-    return exponents.to(torch.float64) * log_beta if beta else torch.full(exponents.shape, -math.inf)
+    """The logarithm of ``beta^n``."""
+    if beta == 0:
+        return torch.full(exponents.shape, -math.inf, dtype=torch.float64)
+    return exponents.to(torch.float64) * math.log(beta)
 
 
 def u(spec: AttentionSpec, distance: torch.Tensor) -> torch.Tensor:
     """``1 - beta^(n+1)`` for distances n >= 0, in float64."""
-    return -torch.expm1(_powers(spec.beta, distance + 1).to(torch.float64))
+    return -torch.expm1(_powers(spec.beta, distance + 1))
 
 
 def decay(spec: AttentionSpec, steps: torch.Tensor) -> torch.Tensor:
     """``beta^n`` for n >= 0, in float64 (0^0 is 1)."""
-    return torch.where(steps == 0, 1.0, torch.exp(_powers(spec.beta, steps).to(torch.float64)))
+    return torch.where(steps == 0, 1.0, torch.exp(_powers(spec.beta, steps)))
 
 
 def carry(spec: AttentionSpec, steps: torch.Tensor) -> torch.Tensor:
     """``beta (1 - beta^n)`` for n >= 0: how far n steps roll a momentum into the sum, in float64."""
-    rolled = spec.beta * -torch.expm1(_powers(spec.beta, steps).to(torch.float64))
+    rolled = spec.beta * -torch.expm1(_powers(spec.beta, steps))
     return torch.where(steps == 0, 0.0, rolled)
 
 

@@ -118,7 +118,7 @@ class _Sum:
     def __init__(self, spec: AttentionSpec, keys: int, chunk: int, rounded: Round) -> None:
         self.causal, self.chunk, self.rounded = spec.causal, chunk, rounded
         self.beta = spec.beta
-        log_beta = np.log1p(-(1 - spec.beta)) if spec.beta else -np.inf
+        log_beta = np.log(spec.beta) if spec.beta else -np.inf
         steps = np.arange(1, keys + 2) * log_beta
         # 1 - beta^(n+1), which every weight is a multiple of, for n = 0..keys
         self.u = (-np.expm1(steps)).astype(np.float32)

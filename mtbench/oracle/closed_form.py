@@ -86,15 +86,14 @@ def row_weights(spec: AttentionSpec, positions: NDArray[np.intp], keys: int) -> 
 def momentum_weight(spec: AttentionSpec, distance: NDArray[np.integer]) -> Float64:
     """``w(n) = gamma (1 - beta^(n+1)) / (1 - beta)`` (eq 13).
 
-    By expm1 and log1p: written as it stands it would lose its digits as beta nears 1.
+    By expm1: written as it stands it would lose its digits as beta nears 1.
 
     >>> momentum_weight(AttentionSpec(beta=0.5), np.arange(3)).tolist()
     [1.0, 1.5, 1.75]
     """
     if spec.beta == 0:
         return np.full(distance.shape, spec.gamma)
-    log_beta = np.log1p(-(1 - spec.beta))
-    return -spec.gamma * np.expm1((distance + 1) * log_beta) / (1 - spec.beta)
+    return -spec.gamma * np.expm1((distance + 1) * np.log(spec.beta)) / (1 - spec.beta)
 
 
 def phi(x: Float64) -> Float64:

@@ -78,9 +78,8 @@ def run_sweep(
         host=host,
         memory_limit_bytes=int(memory_limit_gib * 2**30 if memory_limit_gib else 0.9 * free),
     )
-    run_folder = RunFolder(folder)
     interrupted = False
-    with show_progress() as progress:
+    with RunFolder(folder) as run_folder, show_progress() as progress:
         runner = SweepRunner(run_folder, workload, rows, loaded, settings, progress)
         try:
             runner.run()

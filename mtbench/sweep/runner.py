@@ -112,7 +112,6 @@ class SweepRunner:
 
     def _finish(self, outcome: str) -> None:
         self._folder.write_header({**self._header, "finished": _now(), "outcome": outcome})
-        self._folder.close()
 
     def _measure(self, index: int, row: PlannedRow) -> Measurement:
         try:

@@ -1,0 +1,98 @@
+"""Sessions. `nox -s bench` measures this machine; `nox -s tests` is what CI runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+RUNS = Path("runs")
+
+
+def has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None and not subprocess.call(
+        ["nvidia-smi", "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
+    """The project, editable, with its extras and dependency groups, pinned by the constraints of this kind
+    of machine: an unpinned torch would fetch gigabytes of CUDA for a machine that has no GPU."""
+    constraints = "constraints-cuda.txt" if has_gpu() else "constraints.txt"
+    wanted = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+    target = f".[{extras}]" if extras else "."
+    session.install("-c", constraints, "-e", target, *wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite. Positional arguments go to pytest."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure this machine and leave a report. Positional arguments go to `mtbench run`."""
+    install(session, "test")
+    out = RUNS / f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    arguments = session.posargs or ["--preset", "default"]
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", str(out)]
+    # 1 says that some row failed: the report is there and says which.
+    session.run("mtbench", "run", *arguments, success_codes=[0, 1])
+
+
+@nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """Run the pytest-benchmark benchmarks, compare them with the last saved run, and save them.
+
+    A process a backend: frameworks disturb each other in one. Positional arguments go to pytest.
+    """
+    install(session, "test")
+    for backend in ("torch-eager", "torch-compile", "jax"):
+        storage = Path(".benchmarks") / backend
+        last = ["--benchmark-compare"] if any(storage.rglob("*.json")) else []
+        session.run(
+            *("python", "-m", "pytest", "tests/benchmarks", "--benchmark-only", "--backend", backend),
+            *("--benchmark-autosave", f"--benchmark-storage=file://./{storage}", *last),
+            *session.posargs,
+        )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy, strict, on the three packages."""
+    install(session, "typing", "test")
+    session.run("mypy")
+
+
+@nox.session(default=False, venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """The tests that need a GPU, in whatever environment is active: an image with CUDA brings its own torch.
+
+    Two processes: torch and JAX bring a cuDNN each, and only one can be loaded.
+    """
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    for which in ("gpu and not jax", "gpu and jax"):
+        session.run(sys.executable, "-m", "pytest", "-m", which, *session.posargs, env=env)

@@ -1,0 +1,51 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mtbench.measure.environment import device_problem
+
+ROOT = Path(__file__).parent.parent
+
+settings.register_profile(
+    "mtbench", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mtbench")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    problem = device_problem("cuda")
+    if problem is not None:
+        skip = pytest.mark.skip(reason=f"needs a GPU: {problem}")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+Mtbench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def mtbench(tmp_path: Path) -> Mtbench:
+    """Run the command line in a folder of its own, as a user would."""
+
+    def run(*arguments: str | Path, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mtbench", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,135 @@
+"""The arrows: who may import whom, and what loads no framework."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"torch", "triton", "jax", "jaxlib", "flax"}
+
+ALLOWED = {
+    # who: which of the house's modules it may import (prefixes)
+    "backends": ("mtbench.backend", "mtbench.errors", "mtbench.frameworks", "mtbench.inputs", "mtbench.spec"),
+    "reports": ("mtbench.errors", "mtbench.measure.statistics", "mtbench.results", "mtbench.spec"),
+    "mtbench/oracle": ("mtbench.inputs", "mtbench.oracle", "mtbench.spec"),
+    "mtbench/frameworks": (
+        "mtbench.backend",
+        "mtbench.errors",
+        "mtbench.frameworks",
+        "mtbench.inputs",
+        "mtbench.measure.memory",
+        "mtbench.spec",
+    ),
+    "mtbench/spec.py": ("mtbench.errors",),
+    "mtbench/inputs.py": ("mtbench.spec",),
+    "mtbench/backend.py": ("mtbench.inputs", "mtbench.spec", "mtbench.frameworks"),
+    "mtbench/results.py": ("mtbench.errors", "mtbench.measure.statistics", "mtbench.spec"),
+    "mtbench/measure": (
+        "mtbench.backend",
+        "mtbench.errors",
+        "mtbench.frameworks",
+        "mtbench.inputs",
+        "mtbench.measure",
+        "mtbench.oracle",
+        "mtbench.results",
+        "mtbench.spec",
+    ),
+}
+
+
+def imports(file: Path) -> Iterator[tuple[str, bool]]:
+    """(module, whether relative) of every import, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield node.module or "", True
+            elif node.module == "mtbench":
+                yield from ((f"mtbench.{alias.name}", False) for alias in node.names)
+            else:
+                yield node.module or "", False
+
+
+def files(place: str) -> list[Path]:
+    path = ROOT / place
+    found = [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
+    assert found, place
+    return found
+
+
+@pytest.mark.parametrize("place", ALLOWED)
+def test_arrows(place: str) -> None:
+    for file in files(place):
+        for module, relative in imports(file):
+            house = module.split(".")[0] in ("mtbench", "backends", "reports", "tests")
+            if relative or not house:
+                continue
+            allowed = any(module == a or module.startswith(a + ".") for a in ALLOWED[place])
+            assert allowed, f"{file.relative_to(ROOT)} imports {module}"
+
+
+def test_mtbench_finds_backends_and_reports_by_name_alone() -> None:
+    for file in files("mtbench"):
+        for module, _ in imports(file):
+            assert module.split(".")[0] not in ("backends", "reports", "tests"), file
+
+
+def test_frameworks_are_imported_in_their_own_places_alone() -> None:
+    for file in [*files("mtbench"), *files("reports")]:
+        own = file.parent == ROOT / "mtbench/frameworks"
+        for module, relative in imports(file):
+            if not relative and module.split(".")[0] in FRAMEWORKS:
+                assert own, f"{file.relative_to(ROOT)} imports {module}"
+
+
+def test_no_backend_imports_another() -> None:
+    shared = {"torch_forms"}
+    for file in files("backends"):
+        place = file.relative_to(ROOT / "backends").parts
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == len(place):
+                target = (node.module or "").split(".")[0]
+                own = place[0].removesuffix(".py")
+                assert target in shared | {own, ""}, f"{file.relative_to(ROOT)} imports {target}"
+
+
+PROGRAMS = {
+    "import mtbench": "import mtbench",
+    "mtbench --help": "import sys; sys.argv = ['mtbench', '--help']; from mtbench.cli import main; main()",
+    "mtbench list": "import sys; sys.argv = ['mtbench', 'list']; from mtbench.cli import main; main()",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_framework_is_loaded_by(program: str) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {FRAMEWORKS!r} and "backends" not in name:
+            raise AssertionError("imports " + name)
+sys.meta_path.insert(0, Block())
+try:
+    exec({PROGRAMS[program]!r})
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_matplotlib_and_scipy_stay_out_of_the_way_to_help() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import mtbench.cli;"
+        "heavy = {'matplotlib', 'pandas', 'scipy', 'plotly'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,102 @@
+"""The words on the command line: what is wrong with them is one line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtbench.measure.environment import device_problem
+from tests.conftest import Mtbench
+
+BAD = {
+    "--backend sofmax": ("unknown backend 'sofmax'", "torch-eager"),
+    "--backend torch-eagre": ("did you mean 'torch-eager'?",),
+    "--backend ./nothing.py": ("nothing.py does not exist",),
+    "--attention momentun": ("unknown attention 'momentun'", "did you mean 'momentum'?"),
+    "--dtype float33": ("unknown dtype 'float33'", "did you mean 'float32'?"),
+    "--preset quik": ("unknown preset 'quik'", "did you mean 'quick'?"),
+    "--form paralel": ("unknown form 'paralel'", "did you mean 'parallel'?"),
+    "--mode backward": ("unknown mode 'backward'",),
+    "--seq-len 0": ("--seq-len 0", "at least 1"),
+    "--seq-len -5": ("--seq-len -5", "at least 1"),
+    "--seq-len 1.5": ("--seq-len 1.5",),
+    "--seq-len 256:128:x2": ("--seq-len 256:128:x2", "range"),
+    "--seq-len 1:8:x1": ("--seq-len 1:8:x1", "range"),
+    "--batch ,": ("names nothing",),
+    "--beta 1": ("beta = 1.0 is outside [0, 1)",),
+    "--beta=-0.1": ("beta = -0.1 is outside [0, 1)",),
+    "--beta much": ("--beta much: not a number",),
+    "--gamma 0": ("gamma = 0.0 must be a positive",),
+    "--kv-len 7": ("kv_len = 7", "non-causal"),
+    "--kv-heads 3": ("kv_heads = 3 does not divide",),
+    "--lengths 3,4": ("2 lengths were given for batch = 1",),
+    "--threads 9999": ("--threads 9999",),
+    "--timeout 0": ("--timeout 0",),
+    "--device gpu": ("unknown device 'gpu'",),
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(words: str, mtbench: Mtbench, tmp_path: Path) -> None:
+    done = mtbench("run", *words.split(), "--out", "run")
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for text in BAD[words]:
+        assert text in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(device_problem("cuda") is None, reason="this machine has a GPU")
+def test_a_device_that_is_not_there(mtbench: Mtbench) -> None:
+    done = mtbench("run", "--device", "cuda")
+    assert done.returncode == 2
+    assert "device 'cuda' is not there" in done.stderr
+    assert "there is: cpu" in done.stderr
+
+
+def test_an_out_that_cannot_be(mtbench: Mtbench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "run.json").write_text("{}")
+    for out, says in (("file", "is a file"), ("full", "already holds a run"), ("file/x", "cannot be written")):
+        done = mtbench("run", "--out", out)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nothing_of_the_kind\n", "cannot be loaded: ModuleNotFoundError"),
+        ("x = 1\n", "has no BACKEND"),
+        ("BACKEND = 3\n", "its BACKEND is 3, not a Backend"),
+        ("syntax error\n", "cannot be loaded: SyntaxError"),
+    ],
+)
+def test_a_backend_file_that_is_none(mtbench: Mtbench, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    done = mtbench("run", "--backend", "./mine.py")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert says in done.stderr
+
+
+def test_a_report_of_nothing(mtbench: Mtbench) -> None:
+    done = mtbench("report", "nowhere")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "holds no run" in done.stderr
+
+
+def test_help_names_every_command(mtbench: Mtbench) -> None:
+    done = mtbench("--help")
+    assert done.returncode == 0
+    for command in ("run", "report", "list"):
+        assert command in done.stdout
+
+
+def test_list_shows_every_backend_and_limit(mtbench: Mtbench) -> None:
+    done = mtbench("list", COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    for text in ("torch-eager", "torch-compile", "triton", "jax", "recurrent", "notimpl", "grouped heads"):
+        assert text in done.stdout

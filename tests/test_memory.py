@@ -1,0 +1,86 @@
+"""Kernels that hold a known amount are measured to hold it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtbench.inputs import Array, Inputs
+from mtbench.measure.memory import SAMPLED, VMHWM, _sampled, host_peak
+
+MIB = 1 << 20
+
+
+class Holds:
+    """A kernel that allocates, touches and drops `count` blocks of `size` bytes."""
+
+    layout = "bhnd"
+    untimed = None
+    config: Mapping[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, make: Callable[[int], object], size: int, count: int) -> None:
+        self.make, self.size, self.count = make, size, count
+
+    def load(self, inputs: Inputs) -> None: ...
+
+    def __call__(self) -> object:
+        return [self.make(self.size) for _ in range(self.count)]
+
+    def wait(self, result: object) -> None: ...
+
+    def outputs(self, result: object) -> dict[str, Array]:
+        return {}
+
+
+def numpy_block(size: int) -> object:
+    return np.ones(size, np.uint8)
+
+
+def torch_block(size: int) -> object:
+    import torch
+
+    return torch.ones(size, dtype=torch.uint8)
+
+
+def jax_block(size: int) -> object:
+    import jax.numpy as jnp
+
+    return jnp.ones(size, jnp.uint8).block_until_ready()
+
+
+BLOCKS = [
+    pytest.param(numpy_block, id="numpy"),
+    pytest.param(torch_block, id="torch", marks=pytest.mark.torch),
+    pytest.param(jax_block, id="jax", marks=pytest.mark.jax),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+@pytest.mark.parametrize("make", BLOCKS)
+def test_a_known_amount_is_measured(make: Callable[[int], object]) -> None:
+    # A larger case comes first and in between: what it leaves behind must not hide the next.
+    for mib, count in ((512, 1), (8, 1), (256, 1), (4, 64), (8, 1), (24, 1)):
+        kernel = Holds(make, mib * MIB, count)
+        kernel()
+        peak = host_peak(kernel)
+        assert peak.method == VMHWM
+        assert peak.bytes is not None
+        wanted = mib * count * MIB
+        assert abs(peak.bytes - wanted) <= max(0.05 * wanted, MIB / 2), (mib, count, peak.bytes / MIB)
+
+
+def test_without_the_high_water_mark_it_is_sampled_and_says_so() -> None:
+    class Slow(Holds):
+        def wait(self, result: object) -> None:
+            import time
+
+            time.sleep(0.05)
+
+    peak = _sampled(Slow(numpy_block, 256 * MIB, 1))
+    assert peak.method == SAMPLED
+    assert peak.bytes is not None
+    assert abs(peak.bytes - 256 * MIB) <= 26 * MIB
