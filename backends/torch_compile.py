@@ -23,8 +23,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchCompile(DeclaredBackend):
-    """The whole function compiled, for the parallel forms; for the others the piece that is repeated (a chunk,
-    a block, a position), so that compiling does not take longer the longer the sequence is."""
+    """The whole function compiled, for the parallel forms; for the others the piece that is repeated (a
+    chunk, a block, a position), so that compiling takes no longer for a longer sequence."""
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`. The compiler runs at the first call."""

@@ -1,4 +1,4 @@
-"""Eager PyTorch: the baseline that everyone can read, and the one backend that does every case of the spec."""
+"""Eager PyTorch: the baseline that everyone can read, and the one that does every case of the spec."""
 
 from __future__ import annotations
 

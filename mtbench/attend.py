@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mtbench.errors import BackendFailure, BadInput
-from mtbench.measure.environment import device_problem
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
+from mtbench.measure.environment import device_problem
 from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
 

@@ -5,8 +5,10 @@ supplies the rest::
 
     from mtbench import FunctionBackend
 
-    def momentum(q, k, v, case):          # torch tensors on case.device, in case.dtype
-        ...                               # returns [batch, heads, seq_len, value_dim]
+
+    def momentum(q, k, v, case):  # torch tensors on case.device, in case.dtype
+        ...  # returns [batch, heads, seq_len, value_dim]
+
 
     BACKEND = FunctionBackend(name="mine", framework="torch", functions={("momentum", "fused"): momentum})
 
@@ -140,8 +142,6 @@ class Backend(Protocol):
 
     def build(self, case: Case, form: str) -> Kernel:
         """Everything that needs the sizes but not the data, ahead-of-time compilation included."""
-
-
 
 
 GROUPED_HEADS = Limit(

@@ -29,8 +29,6 @@ app = typer.Typer(
 )
 
 
-
-
 def main() -> None:
     """The console script: errors in the input become one line."""
     try:
@@ -64,9 +62,7 @@ def run(
         str | None,
         typer.Option(help="A named sweep: quick, default, gpu or long. Flags below replace its axes."),
     ] = None,
-    attention: Annotated[
-        str | None, typer.Option(help="softmax, linear, momentum. [default: all]")
-    ] = None,
+    attention: Annotated[str | None, typer.Option(help="softmax, linear, momentum. [default: all]")] = None,
     backend: Annotated[
         str | None,
         typer.Option(help="Names that `mtbench list` shows, or files such as ./mine.py. [default: all]"),
@@ -87,13 +83,9 @@ def run(
     lengths: Annotated[
         str | None, typer.Option(help="Real keys of each batch entry; the rest is padding.")
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda. [default: cpu]")] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="forward, forward_backward. [default: forward]")
-    ] = None,
+    mode: Annotated[str | None, typer.Option(help="forward, forward_backward. [default: forward]")] = None,
     causal: Annotated[
         bool | None,
         typer.Option("--causal/--no-causal", help="A position sees no later one. [default: causal]"),

@@ -110,7 +110,8 @@ class _Live(_Counted):
         super().done(index, row, measurement)
         self._bar.update(self._task, completed=index + 1, left=self.left(index))
         if measurement.status in FAILURES or measurement.status == "oom":
-            self._console.print(_line(measurement), style=COLOURS.get(measurement.status, "red"), markup=False)
+            style = COLOURS.get(measurement.status, "red")
+            self._console.print(_line(measurement), style=style, markup=False)
 
 
 def _size(row: PlannedRow | Measurement) -> str:
@@ -147,8 +148,7 @@ def print_support(support: list[dict[str, Any]]) -> None:
         limits.add_column(heading, overflow="fold")
     for row in support:
         for limit in row["limits"]:
-            limits.add_row(*(Text(t) for t in (row["backend"], limit["kind"], limit["what"], limit["reason"])))
+            words = (row["backend"], limit["kind"], limit["what"], limit["reason"])
+            limits.add_row(*map(Text, words))
     console.print(limits)
-    console.print(
-        "notimpl: we could; notyet: upstream must first; never: it makes no sense", style="dim"
-    )
+    console.print("notimpl: we could; notyet: upstream must first; never: it makes no sense", style="dim")

@@ -73,7 +73,5 @@ def make_inputs(case: Case) -> Inputs:
         q=draw(streams[0], b, h, case.seq_len, case.head_dim),
         k=draw(streams[1], b, g, case.kv_len, case.head_dim),
         v=draw(streams[2], b, g, case.kv_len, case.value_dim),
-        do=None
-        if case.mode == "forward"
-        else draw(streams[3], b, h, case.seq_len, case.value_dim),
+        do=None if case.mode == "forward" else draw(streams[3], b, h, case.seq_len, case.value_dim),
     )

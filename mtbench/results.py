@@ -182,9 +182,11 @@ class Measurement:
             BadInput: the row's schema is newer than this mtbench.
         """
         if row.get("schema", 0) > SCHEMA_VERSION:
-            raise BadInput(
+            raise _NewerSchemaError(
                 f"a row of schema {row['schema']} needs a newer mtbench (this one reads {SCHEMA_VERSION})"
             )
+        if row["status"] not in STATUSES:
+            raise ValueError(f"unknown status {row['status']!r}")
         case = Case.from_dict(
             {
                 "spec": {
@@ -228,6 +230,10 @@ class Measurement:
         )
 
 
+class _NewerSchemaError(BadInput):
+    """A later mtbench wrote it: that is no damage to be skipped."""
+
+
 def _json_float(value: float | None) -> float | str | None:
     """JSON has no NaN and no infinity: those are written as words."""
     if value is None or abs(value) < float("inf"):
@@ -248,7 +254,7 @@ class Run:
     """run.json: schema, command, plan, environment, workers, started and finished."""
     measurements: tuple[Measurement, ...]
     unreadable_lines: int = 0
-    """Lines of measurements.jsonl that are no whole row: a last one cut off by a crash."""
+    """Lines of measurements.jsonl that are no row: a last one cut off by a crash, or damage."""
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -282,14 +288,12 @@ class Run:
         rows_file = folder / "measurements.jsonl"
         for line in rows_file.read_text(encoding="utf-8").splitlines() if rows_file.exists() else ():
             try:
-                row = json.loads(line)
-            except ValueError:
+                rows.append(Measurement.from_row(json.loads(line)))
+            except _NewerSchemaError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError):
                 unreadable += 1
-                continue
-            rows.append(Measurement.from_row(row))
-        return cls(
-            folder=folder, header=header, measurements=tuple(rows), unreadable_lines=unreadable
-        )
+        return cls(folder=folder, header=header, measurements=tuple(rows), unreadable_lines=unreadable)
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
@@ -326,7 +330,7 @@ class RunFolder:
         text = json.dumps({"schema": SCHEMA_VERSION, **header}, indent=2, allow_nan=False)
         temporary = self.folder / "run.json.new"
         temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / "run.json")
+        temporary.replace(self.folder / "run.json")
 
     def append(self, measurement: Measurement) -> None:
         """Write one row and force it to the disk."""

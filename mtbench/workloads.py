@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mtbench.errors import BadInput, nearest
 from mtbench.measure.clocks import Sampling
@@ -46,33 +47,26 @@ class Grid:
         Raises:
             BadInput: a combination that makes no case.
         """
-        for device, dtype, mode, causal, batch, heads, kv_heads, head_dim, value_dim, n, m in itertools.product(
-            self.device,
-            self.dtype,
-            self.mode,
-            self.causal,
-            self.batch,
-            self.heads,
-            self.kv_heads,
-            self.head_dim,
-            self.value_dim,
-            self.seq_len,
-            self.kv_len,
-        ):
+        axes: tuple[tuple[Any, ...], ...] = (
+            *(self.device, self.dtype, self.mode, self.causal, self.batch, self.heads, self.kv_heads),
+            *(self.head_dim, self.value_dim, self.seq_len, self.kv_len),
+        )
+        for point in itertools.product(*axes):
+            device, dtype, mode, causal, batch, heads, kv_heads, head_dim, value_dim, n, m = point
             for kind, beta, gamma in itertools.product(self.attention, self.beta, self.gamma):
                 yield Case(
                     spec=AttentionSpec(kind=kind, causal=causal, beta=beta, gamma=gamma),  # type: ignore[arg-type]
                     batch=batch,
                     heads=heads,
-                    kv_heads=kv_heads,  # type: ignore[arg-type]
+                    kv_heads=kv_heads,
                     seq_len=n,
-                    kv_len=m,  # type: ignore[arg-type]
+                    kv_len=m,
                     lengths=self.lengths,
                     head_dim=head_dim,
-                    value_dim=value_dim,  # type: ignore[arg-type]
-                    dtype=dtype,  # type: ignore[arg-type]
-                    device=device,  # type: ignore[arg-type]
-                    mode=mode,  # type: ignore[arg-type]
+                    value_dim=value_dim,
+                    dtype=dtype,
+                    device=device,
+                    mode=mode,
                     seed=self.seed,
                 )
 
@@ -84,13 +78,13 @@ class Workload:
     name: str
     why: str
     grids: tuple[Grid, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     timeout_s: float = 120.0
     """The most that one row may take, building included."""
 
     def override(self, **axes: object) -> Workload:
         """The same with some axes replaced in every grid; None leaves an axis as it is."""
-        given = {name: value for name, value in axes.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in axes.items() if value is not None}
         return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
 
 
@@ -137,9 +131,7 @@ PRESETS = {
                     heads=(16,),
                     seq_len=(512, 1024, 2048, 4096),
                 ),
-                Grid(
-                    device=("cuda",), dtype=("bfloat16",), heads=(16,), seq_len=(1024, 4096, 16384)
-                ),
+                Grid(device=("cuda",), dtype=("bfloat16",), heads=(16,), seq_len=(1024, 4096, 16384)),
                 Grid(
                     device=("cuda",),
                     dtype=("bfloat16",),

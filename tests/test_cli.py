@@ -60,7 +60,8 @@ def test_an_out_that_cannot_be(mtbench: Mtbench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "run.json").write_text("{}")
-    for out, says in (("file", "is a file"), ("full", "already holds a run"), ("file/x", "cannot be written")):
+    bad = {"file": "is a file", "full": "already holds a run", "file/x": "cannot be written"}
+    for out, says in bad.items():
         done = mtbench("run", "--out", out)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert says in done.stderr

@@ -20,7 +20,7 @@ class Holds:
 
     layout = "bhnd"
     untimed = None
-    config: Mapping[str, Any] = {}  # noqa: RUF012
+    config: Mapping[str, Any] = {}
 
     def __init__(self, make: Callable[[int], object], size: int, count: int) -> None:
         self.make, self.size, self.count = make, size, count

@@ -20,7 +20,7 @@ def test_an_entry_point_is_a_backend_by_name(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(registry, "_entry_points", lambda: {"theirs": point, "broken": broken})
     assert load_backend("theirs").name == "faulty"
     assert registry.backend_names()[-2:] == ["theirs", "broken"]
-    with pytest.raises(BackendFailure, match="backend 'broken' .* cannot be loaded"):
+    with pytest.raises(BackendFailure, match=r"backend 'broken' .* cannot be loaded"):
         load_backend("broken")
     with pytest.raises(BadInput, match="did you mean 'theirs'"):
         load_backend("their")

@@ -38,8 +38,8 @@ def full_row(**changes: object) -> Measurement:
     return Measurement(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-REQUIRED = """attention backend form device dtype mode causal batch heads seq_len head_dim value_dim layout status
-reason flags wall_ms device_ms build_s first_call_s peak_memory_bytes memory_method relative_error
+REQUIRED = """attention backend form device dtype mode causal batch heads seq_len head_dim value_dim layout
+status reason flags wall_ms device_ms build_s first_call_s peak_memory_bytes memory_method relative_error
 tolerance""".split()
 
 
@@ -81,14 +81,24 @@ def test_a_run_folder_is_read_back(tmp_path: Path) -> None:
     assert Run.load(tmp_path / "run").header["schema"] == SCHEMA_VERSION
 
 
-def test_a_line_cut_off_by_a_crash_is_counted_not_fatal(tmp_path: Path) -> None:
+def test_a_line_cut_off_by_a_crash_and_damage_are_counted_not_fatal(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as folder:
         folder.write_header({"environment": {}})
         folder.append(full_row())
     with (tmp_path / "measurements.jsonl").open("a") as file:
+        file.write('{"schema": 1}\n[]\n3\n')
+        file.write(json.dumps({**full_row().to_row(), "status": "perfect"}) + "\n")
         file.write(json.dumps(full_row().to_row())[:100])
     run = Run.load(tmp_path)
-    assert (len(run.measurements), run.unreadable_lines) == (1, 1)
+    assert (len(run.measurements), run.unreadable_lines) == (1, 5)
+
+
+def test_a_row_of_a_later_schema_is_not_skipped(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.write_header({"environment": {}})
+    (tmp_path / "measurements.jsonl").write_text(json.dumps({"schema": SCHEMA_VERSION + 1}) + "\n")
+    with pytest.raises(BadInput, match="newer mtbench"):
+        Run.load(tmp_path)
 
 
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel, in a folder of its own, beside a project with folders of the same names."""
+"""What a user installs: the wheel, beside a project that has folders of the same names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ ROOT = Path(__file__).parent.parent
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     code = (
-        "import os, sys; from hatchling.build import build_wheel;"
-        "print(build_wheel(sys.argv[1], {}), end='')"
+        "import os, sys; from hatchling.build import build_wheel;print(build_wheel(sys.argv[1], {}), end='')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,8 +1,8 @@
 """Linear (eq 8) and momentum (eq 12 to 14) attention in their three forms.
 
-Matrix products take operands of the inputs' dtype and PyTorch accumulates them in float32; states, normalisers
-and outputs are float32 until the last rounding. float16 is computed in float32 throughout: the sums here are
-not normalised before they are taken, and its range ends at 65,504.
+Matrix products take operands of the inputs' dtype and PyTorch accumulates them in float32; states,
+normalisers and outputs are float32 until the last rounding. float16 is computed in float32 throughout: the
+sums here are not normalised before they are taken, and its range ends at 65,504.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def parallel(case: Case, wrap: Wrap) -> Function:
     if spec.causal:
         n = torch.arange(case.seq_len)
         distance = n[:, None] - n[None, :]
-        mask = torch.where(distance >= 0, u(spec, distance.clamp(min=0)), 0.0).float().to(device)  # [N, M]
+        seen = torch.where(distance >= 0, u(spec, distance.clamp(min=0)), 0.0)
+        mask: torch.Tensor | None = seen.float().to(device)  # [N, M]
     else:
         weight = key_weight(case, device)
         mask = None if weight is None else weight.mT  # [B, 1, 1, M]
@@ -127,9 +128,7 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     device = torch.device(case.device)
     real = key_is_real(case, device)
     segments = _segments(case.seq_len, size, most)
-    run_segment = {
-        shape: wrap(_Segment(case, *shape, device)) for shape in {shape for _, shape in segments}
-    }
+    run_segment = {shape: wrap(_Segment(case, *shape, device)) for shape in {shape for _, shape in segments}}
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         b, h, _, d = k.shape
@@ -234,11 +233,15 @@ class _Segment:
         return o, states[:, :, -1], momenta[:, :, -1], sums[:, :, -1]
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (self.chunks, self.length))
+        b, h, _, d = x.shape
+        return x.reshape(b, h, self.chunks, self.length, d)
 
     def _mix(self, matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """[T+1, T] times [B, H, T, ...], over T."""
-        return (matrix @ x.flatten(3)).unflatten(3, x.shape[3:]) if x.ndim > 4 else matrix @ x
+        if x.ndim == 4:
+            return matrix @ x
+        b, h, _, d, dv = x.shape
+        return (matrix @ x.flatten(3)).reshape(b, h, -1, d, dv)
 
 
 def _full(case: Case, wrap: Wrap) -> Function:

@@ -117,9 +117,7 @@ def sdpa(case: Case, wrap: Wrap) -> Function:
     causal, scale = case.spec.causal and not padded, case.softmax_scale
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=scale
-        )
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
 
     return wrap(run)
 

@@ -1,8 +1,8 @@
 """The weights of momentum attention, and which keys are real.
 
-Every weight of eq 13 and 14 is ``gamma / (1 - beta)`` times ``u(n) = 1 - beta^(n+1)``, in [0, 1]. The kernels
-sum with u and multiply by that factor once, in float32. u is computed in float64 by expm1, since for beta near
-1 a difference of powers in float32 would lose its digits.
+Every weight of eq 13 and 14 is ``gamma / (1 - beta)`` times ``u(n) = 1 - beta^(n+1)``, in [0, 1]. The forms
+sum with u and multiply by that factor once, in float32. u is computed in float64 by expm1, since for beta
+near 1 a difference of powers in float32 would lose its digits.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,9 +43,7 @@ class JaxKernel:
 
         def shape(*bhnd: int) -> jax.ShapeDtypeStruct:
             axes = dict(zip("bhnd", bhnd, strict=True))
-            return jax.ShapeDtypeStruct(
-                tuple(axes[axis] for axis in layout), dtype, sharding=sharding
-            )
+            return jax.ShapeDtypeStruct(tuple(axes[axis] for axis in layout), dtype, sharding=sharding)
 
         shapes = [
             shape(b, h, case.seq_len, case.head_dim),
@@ -86,8 +85,7 @@ class JaxKernel:
         """See `Kernel.outputs`."""
         names = ("o", "dq", "dk", "dv")
         return {
-            name: to_bhnd(np.asarray(array), self.layout)
-            for name, array in zip(names, result, strict=False)
+            name: to_bhnd(np.asarray(array), self.layout) for name, array in zip(names, result, strict=False)
         }
 
     def static_bytes(self) -> int | None:
@@ -130,12 +128,10 @@ def device_problem(device: str) -> str | None:
 
 def environment(device: str) -> dict[str, Any]:
     """See `Framework.environment`."""
-    import jaxlib
-
     found: dict[str, Any] = {
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "default_matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "cpu_affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }
     if device == "cuda":

@@ -34,7 +34,7 @@ def to_numpy(tensor: torch.Tensor) -> Array:
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()  # type: ignore[no-any-return]
+    return tensor.numpy()
 
 
 class TorchKernel:
@@ -83,8 +83,7 @@ class TorchKernel:
         """See `Kernel.outputs`."""
         names = ("o", "dq", "dk", "dv")
         return {
-            name: to_bhnd(to_numpy(tensor), self.layout)
-            for name, tensor in zip(names, result, strict=False)
+            name: to_bhnd(to_numpy(tensor), self.layout) for name, tensor in zip(names, result, strict=False)
         }
 
 
@@ -168,8 +167,7 @@ def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
 def is_out_of_memory(error: BaseException) -> bool:
     """See `Framework.is_out_of_memory`. The CPU allocator raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError)
-        and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
 
 

@@ -74,9 +74,7 @@ class Judge:
             for name in ("dq", "dk", "dv"):
                 found[name] = self._compare(name, self._gradients.take(name, outputs[name]))
         return {
-            name: Agreement(
-                relative=relative, max_abs=largest, tolerance=self._tolerances[form][name]
-            )
+            name: Agreement(relative=relative, max_abs=largest, tolerance=self._tolerances[form][name])
             for name, (relative, largest) in found.items()
         }
 

@@ -47,9 +47,7 @@ class Sampling:
         return asdict(self)
 
 
-def wall_samples(
-    kernel: Kernel, flush: Callable[[], None], sampling: Sampling
-) -> tuple[Samples, str]:
+def wall_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, str]:
     """Host milliseconds, and what ended the sampling: ``interval`` or ``time limit``."""
     began = time.perf_counter()
     while True:
@@ -67,9 +65,7 @@ def wall_samples(
     return _sample(one, sampling)
 
 
-def device_samples(
-    kernel: Kernel, flush: Callable[[], None], sampling: Sampling
-) -> tuple[Samples, Samples]:
+def device_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, Samples]:
     """Milliseconds by the device clock and by the span clock, of the same calls.
 
     Raises:

@@ -19,7 +19,7 @@ __all__ = ["CuptiError", "Recorder", "recorder"]
 
 KINDS = {"memcpy": 1, "memset": 2, "concurrent kernel": 10}
 START, END = 16, 24
-"""Byte offsets of the two times, ns, in CUpti_ActivityKernel, CUpti_ActivityMemcpy and CUpti_ActivityMemset."""
+"""Byte offsets of the two times, ns, in CUPTI's records of a kernel, a copy and a fill."""
 
 BUFFER = 8 << 20
 ALIGNMENT = 8

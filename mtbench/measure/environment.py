@@ -70,9 +70,7 @@ def _git() -> dict[str, Any] | None:
         return None
 
     def ask(*arguments: str) -> str | None:
-        done = subprocess.run(
-            [git, "-C", str(home), *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([git, "-C", str(home), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")

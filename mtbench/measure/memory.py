@@ -14,6 +14,7 @@ import functools
 import gc
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -58,9 +59,8 @@ def _status(key: str) -> int:
 
 
 @functools.cache
-def _malloc_trim() -> ctypes._CFuncPtr | None:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim  # type: ignore[no-any-return]
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def _sampled(kernel: Kernel) -> PeakMemory:

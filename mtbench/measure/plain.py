@@ -33,7 +33,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class PlainResult:
-    """Parts by name, shaped as the oracle gives them: o and dq [rows, dim], dk and dv [pairs, kv_len, dim]."""
+    """Shaped as the oracle gives them: o and dq [rows, dim], dk and dv [pairs, kv_len, dim]."""
 
     o: Float32
     dq: Float32 | None = None
@@ -151,11 +151,12 @@ class _Sum:
         return self._all(a, b, c)
 
     def _all(self, a: Float32, b: Float32, c: Float32) -> Float32:
-        state = np.zeros((b.shape[1], c.shape[1]), np.float32)
+        state: Float32 = np.zeros((b.shape[1], c.shape[1]), np.float32)
         step = max(self.chunk, CHUNK)
         for at in range(0, len(b), step):
             state += b[at : at + step].T @ self.rounded(c[at : at + step])
-        return a @ state
+        result: Float32 = a @ state
+        return result
 
     def _scan(
         self, a: Float32, b: Float32, c: Float32, rows: NDArray[np.intp], w: Float32, beta: float
@@ -175,9 +176,7 @@ class _Sum:
                 weight = np.where(distance >= 0, w[np.maximum(distance, 0)], np.float32(0))
                 ac = a[rows[first:last]]
                 y[first:last] = (
-                    ac @ total
-                    + carry[i][:, None] * (ac @ momentum)
-                    + self.rounded(weight * (ac @ bc.T)) @ cc
+                    ac @ total + carry[i][:, None] * (ac @ momentum) + self.rounded(weight * (ac @ bc.T)) @ cc
                 )
             reach = np.arange(len(bc))[::-1]
             total = total + carry[len(bc) - 1] * momentum + (w[reach][:, None] * bc).T @ cc

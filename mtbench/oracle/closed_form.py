@@ -52,9 +52,7 @@ def rows_of_pair(
     return wide(inputs.q[b, h][positions]), wide(inputs.k[b, g, :length]), wide(inputs.v[b, g, :length])
 
 
-def _outputs(
-    case: Case, q: Float64, k: Float64, v: Float64, positions: NDArray[np.intp]
-) -> Float64:
+def _outputs(case: Case, q: Float64, k: Float64, v: Float64, positions: NDArray[np.intp]) -> Float64:
     spec = case.spec
     sees = visible(spec, positions, len(k))
     if spec.kind == "softmax":

@@ -71,9 +71,7 @@ def gradients(case: Case, inputs: Inputs, rows: Rows | None = None) -> Gradients
         for at in range(0, len(positions), step):
             part = slice(at, at + step)
             back = _softmax if case.spec.kind == "softmax" else _kernelised
-            (dq_a, dq_b), (dk_a, dk_b), dv_part = back(
-                case, q[part], k, v, do[part], positions[part]
-            )
+            (dq_a, dq_b), (dk_a, dk_b), dv_part = back(case, q[part], k, v, do[part], positions[part])
             dq.append(dq_a - dq_b)
             dk[-1][: len(k)] += dk_a - dk_b
             dv[-1][: len(k)] += dv_part

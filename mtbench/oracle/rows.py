@@ -28,9 +28,7 @@ class Rows:
     def all(cls, case: Case) -> Rows:
         """Every row."""
         every = np.arange(case.seq_len)
-        return cls(
-            {(b, h): every for b in range(case.batch) for h in range(case.heads)}, complete=True
-        )
+        return cls({(b, h): every for b in range(case.batch) for h in range(case.heads)}, complete=True)
 
     @classmethod
     def sample(cls, case: Case, *, pairs: int = 3, each: int = 48) -> Rows:

@@ -85,7 +85,7 @@ def run_sweep(
             runner.run()
         except KeyboardInterrupt:
             interrupted = True
-    counts = Counter(measurement.status for measurement in Run.load(folder))
+    counts = Counter[str](measurement.status for measurement in Run.load(folder))
     return Outcome(interrupted=interrupted, counts=dict(counts))
 
 

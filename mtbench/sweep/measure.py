@@ -102,9 +102,7 @@ class Measurer:
             self._judged = (case, inputs, Judge(case, inputs))
         return self._judged[1:]
 
-    def _clocks(
-        self, row: Measurement, kernel: Kernel, sampling: Sampling, stage: Stage
-    ) -> Measurement:
+    def _clocks(self, row: Measurement, kernel: Kernel, sampling: Sampling, stage: Stage) -> Measurement:
         def flush() -> None:
             self._framework.flush_cache(self._device)
 

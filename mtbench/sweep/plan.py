@@ -60,9 +60,7 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
                     key = f"{form}/{case.id}"
                     if key not in seen:
                         seen.add(key)
-                        rows.append(
-                            PlannedRow(case=case, backend=asked, form=form, decided=decided)
-                        )
+                        rows.append(PlannedRow(case=case, backend=asked, form=form, decided=decided))
     if not rows:
         raise BadInput("nothing to measure: no backend has a form of these attentions")
     return rows

@@ -32,7 +32,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Ended(Exception):  # noqa: N818  (not an error of ours: the outcome of a row)
+class Ended(Exception):
     """The worker is gone, and why: the status and reason of the row it was at."""
 
     status: str
@@ -42,9 +42,7 @@ class Ended(Exception):  # noqa: N818  (not an error of ours: the outcome of a r
 class WorkerProcess:
     """One worker. Every method but `stop` may raise `Ended`, after which only `stop` is of use."""
 
-    def __init__(
-        self, backend: str, device: str, *, threads: int, log: Path, memory_limit: int
-    ) -> None:
+    def __init__(self, backend: str, device: str, *, threads: int, log: Path, memory_limit: int) -> None:
         ours, theirs = socket.socketpair()
         self._memory_limit = memory_limit
         self._log = log

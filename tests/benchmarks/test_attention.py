@@ -20,16 +20,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     backend = load_backend(name)
     if reason := backend.unavailable(device):
         raise pytest.UsageError(f"backend {name} cannot run on {device} here: {reason}")
-    found = []
-    for grid in PRESETS["quick"].override(device=(device,)).grids:
-        for case in grid.cases():
-            for form in backend.forms(case.spec.kind):
-                if backend.unsupported(case, form) is None:
-                    found.append(pytest.param(case, form, id=f"{form}-{case.id}"))
+    found = [
+        pytest.param(case, form, id=f"{form}-{case.id}")
+        for grid in PRESETS["quick"].override(device=(device,)).grids
+        for case in grid.cases()
+        for form in backend.forms(case.spec.kind)
+        if backend.unsupported(case, form) is None
+    ]
     metafunc.parametrize(("case", "form"), found)
 
 
-def test_attention(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, case: Case, form: str) -> None:
+def test_attention(
+    benchmark: BenchmarkFixture, request: pytest.FixtureRequest, case: Case, form: str
+) -> None:
     backend = load_backend(request.config.getoption("backend"))
     framework = load_framework(backend.framework)
     framework.start(case.device, cpus())

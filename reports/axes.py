@@ -1,0 +1,131 @@
+"""The axes and the legend of a figure: scales, ticks with plain numbers, and what each line is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .figures import Figure
+from .format import clean
+from .style import GRID, INK, MUTED, Dash, Look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+__all__ = ["legend", "limits", "measured_ticks", "scale"]
+
+
+def limits(figure: Figure) -> tuple[float, float]:
+    """The measured axis, with room at both ends."""
+    values = [v for p in figure.points for v in (p.low, p.high, p.tolerance) if v is not None and v > 0]
+    low, high = min(values), max(values)
+    room = max(1.15, (high / low) ** 0.06)
+    return low / room, high * room
+
+
+def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
+    """Give the panels their common axes, logarithmic both ways, and the guide lines of O(N) and O(N^2)."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    xs = sorted({p.x for p in figure.points})
+    low, high = limits(figure)
+    first = drawn[0]
+    first.set_xscale("log", base=2)
+    first.set_yscale("log")
+    room = (xs[-1] / xs[0]) ** 0.05
+    first.set_xlim(xs[0] / room, xs[-1] * room)
+    measured_ticks(first.yaxis, low, high)
+    first.set_ylim(low, high)
+    for number, ax in enumerate(drawn):
+        ax.xaxis.set_major_locator(FixedLocator(_thinned(xs)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+        if number + columns >= len(drawn):
+            ax.set_xlabel(f"{figure.axis} (tokens)" if figure.axis == "seq_len" else str(figure.axis))
+            ax.tick_params(axis="x", labelbottom=True)
+        if number % columns == 0:
+            ax.set_ylabel(figure.unit)
+        else:
+            ax.tick_params(axis="y", length=0)
+        if figure.axis == "seq_len" and figure.quantity != "agreement":
+            for power, dash in ((1, (0, (1, 1))), (2, "-")):
+                start = low * (high / low) ** 0.04
+                ends = [start, start * (xs[-1] / xs[0]) ** power]
+                ax.plot(
+                    [xs[0], xs[-1]], ends, color=GRID, linestyle=dash, linewidth=2.2, zorder=0.5, scaley=False
+                )
+
+
+def _thinned(xs: Sequence[int], most: int = 8) -> list[int]:
+    """At most so many ticks, far enough apart on a log axis for their labels, the last among them."""
+    gap = math.log(xs[-1] / xs[0]) / most
+    kept = [xs[-1]]
+    for x in reversed(xs[:-1]):
+        if math.log(kept[-1] / x) >= gap * 0.99:
+            kept.append(x)
+    return kept[::-1]
+
+
+def _short(x: float) -> str:
+    """Lengths of five digits and more in units of 1024, where they are whole ones."""
+    return f"{x / 1024:g}Ki" if x >= 16384 and x % 1024 == 0 else f"{x:g}"
+
+
+def measured_ticks(axis: Any, low: float, high: float) -> None:
+    """Ticks at powers of ten, finer where those are fewer than three, with plain numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = range(first, last + 1, 1 + (last - first) // 10)
+    ticks: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+        if len(ticks) >= 3:
+            break
+    if len(ticks) < 3:
+        ticks = [t for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= t <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: _plain(y)))
+
+
+def _plain(value: float) -> str:
+    """A tick's number: ``0.01``, ``30``, ``1e-5``."""
+    return f"{value:g}" if value >= 0.001 else f"{value:.3g}".replace("e-0", "e-")
+
+
+def legend(canvas: Canvas, figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Dash]) -> None:
+    """Below the panels: a row of backends by marker, then forms by line style and what the grey lines are."""
+    from matplotlib.lines import Line2D
+
+    series = [s for panel in figure.panels for s in panel.series]
+    backends = [n for n in looks if n in {s.backend for s in series}]
+    forms = [f for f in dashes if f in {s.form for s in series}]
+    first = [(n, {"color": looks[n].color, "marker": looks[n].marker, "markersize": 6}) for n in backends]
+    second: list[tuple[str, dict[str, Any]]] = [(f, {"color": INK, "linestyle": dashes[f]}) for f in forms]
+    if figure.quantity == "agreement":
+        second.append(("tolerance", {"color": MUTED, "linewidth": 1.1}))
+        if any(p.wrong for p in figure.points):
+            second.append(("wrong", {"color": INK, "marker": "x", "linestyle": "", "markersize": 8}))
+    elif figure.axis == "seq_len":
+        second.append(("O(N)", {"color": GRID, "linestyle": (0, (1, 1)), "linewidth": 2.2}))
+        second.append(("O(N²)", {"color": GRID, "linewidth": 2.2}))
+    columns = min(8, max(len(first), len(second)))
+    lines = [
+        [*entries[at : at + columns], *[("", {"linestyle": ""})] * (at + columns - len(entries))]
+        for entries in (first, second)
+        for at in range(0, len(entries), columns)
+    ]
+    # matplotlib fills a legend column by column, and leaves out labels that begin with an underscore.
+    across = [line[column] for column in range(columns) for line in lines]
+    shown = [clean(label, 28) for label, _ in across]
+    canvas.legend(
+        [Line2D([], [], **style) for _, style in across],
+        [f" {label}" if label.startswith("_") else label for label in shown],
+        loc="outside lower left",
+        ncols=columns,
+        handlelength=3.2,
+        columnspacing=1.2,
+    )

@@ -1,0 +1,149 @@
+"""run.json, read with care: every key of it may be missing or of an unexpected kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from mtbench.results import Run
+
+from .format import clean, clock_time, count, memory
+
+__all__ = [
+    "elapsed",
+    "facts",
+    "flatten",
+    "limits",
+    "machine",
+    "mapping",
+    "planned",
+    "sequence",
+    "support",
+    "when",
+]
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """The value where it is a list, else an empty one."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def planned(run: Run) -> list[str]:
+    """The ids of the rows the run meant to measure."""
+    return [str(row) for row in sequence(mapping(run.header.get("plan")).get("rows"))]
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+
+
+def when(run: Run) -> str:
+    """When the run started, to the minute, in the zone it was written in."""
+    started = run.header.get("started")
+    moment = _moment(started)
+    if moment is None:
+        return clean(started or "at an unknown time", 40)
+    zone = moment.strftime("%Z") or "local time"
+    return f"{moment:%Y-%m-%d %H:%M} {zone}"
+
+
+def elapsed(run: Run) -> str:
+    """How long the run took, or nothing where that is not known."""
+    start, end = _moment(run.header.get("started")), _moment(run.header.get("finished"))
+    if start is None or end is None or (start.tzinfo is None) != (end.tzinfo is None):
+        return ""
+    return clock_time((end - start).total_seconds())
+
+
+def machine(run: Run) -> list[str]:
+    """The machine in a few words, what was measured first: the GPUs, the CPU, its cores, the memory."""
+    environment = mapping(run.header.get("environment"))
+    cpu = mapping(environment.get("cpu"))
+    gpus = [str(mapping(gpu).get("name") or "GPU") for gpu in sequence(environment.get("gpus"))]
+    cards = [f"{gpus.count(name)} × {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)]
+    used_gpu = any(row.case.device == "cuda" for row in run)
+    told = cards if used_gpu else []
+    cores = cpu.get("cores")
+    used = cpu.get("affinity")
+    told.append(str(cpu.get("model") or "an unnamed CPU"))
+    if isinstance(cores, int):
+        partly = isinstance(used, int) and used != cores
+        told.append(count(cores, "core") + (f", {used} of them used" if partly else ""))
+    if isinstance(size := environment.get("memory_bytes"), int):
+        told.append(f"{memory(size)} of memory")
+    return told if used_gpu else [*told, *(f"{card} (not used)" for card in cards)]
+
+
+def flatten(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Nested data as lines of a key and a text; what is absent says so, and bytes are in units."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from flatten(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping | list | tuple) for v in value):
+        for number, inner in enumerate(value):
+            yield from flatten(inner, f"{key}[{number}]")
+    elif isinstance(value, list | tuple):
+        yield key, ", ".join(map(str, value)) or "none"
+    elif isinstance(value, bool) or value is None or value == {}:
+        yield key, {True: "yes", False: "no"}.get(value, "none") if isinstance(value, bool) else "none"
+    elif isinstance(value, int | float) and key.endswith("bytes"):
+        yield key, f"{memory(value)} ({value:,})"
+    else:
+        yield key, str(value)
+
+
+def facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The environment in tables: the machine, the packages, each worker, the run itself."""
+    environment = dict(mapping(run.header.get("environment")))
+    packages = environment.pop("packages", None)
+    header = run.header
+    told = {key: header.get(key) for key in ("mtbench", "started", "finished", "outcome")}
+    plan = {k: v for k, v in mapping(header.get("plan")).items() if k != "rows"}
+    command = " ".join(map(str, sequence(header.get("command"))))
+    tables = [
+        ("Machine", list(flatten(environment)) if environment else []),
+        ("Packages", list(flatten(packages)) if mapping(packages) else []),
+        *(
+            (f"Worker {name}", list(flatten(versions)))
+            for name, versions in mapping(header.get("workers")).items()
+            if versions
+        ),
+        ("Run", [*flatten({"command": command or None, **told}), *(flatten({"plan": plan}) if plan else ())]),
+    ]
+    return [(title, lines) for title, lines in tables if lines]
+
+
+def support(run: Run) -> list[dict[str, Any]]:
+    """The backends as they declared themselves: forms by attention, and where they run."""
+    return [
+        {
+            "backend": str(entry.get("backend") or "?"),
+            "framework": str(entry.get("framework") or ""),
+            "forms": {str(k): _joined(forms) for k, forms in mapping(entry.get("forms")).items()},
+            "devices": [(str(device), why) for device, why in mapping(entry.get("unavailable")).items()],
+        }
+        for entry in map(mapping, sequence(run.header.get("support")))
+    ]
+
+
+def _joined(values: object) -> str:
+    return ", ".join(map(str, sequence(values)))
+
+
+def limits(run: Run) -> list[tuple[tuple[str, str, str], list[str]]]:
+    """The declared limits, each once, as kind, what and reason, and the backends that have it."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for entry in map(mapping, sequence(run.header.get("support"))):
+        for limit in map(mapping, sequence(entry.get("limits"))):
+            kind, what, reason = (str(limit.get(key) or "") for key in ("kind", "what", "reason"))
+            found.setdefault((kind, what, reason), []).append(str(entry.get("backend") or "?"))
+    return list(found.items())

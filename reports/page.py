@@ -1,0 +1,188 @@
+"""From a run folder to what a person reads: report.html, the figures and the exports.
+
+Everything in a run folder is untrusted: the template escapes it, what does not print is replaced, and the
+page allows itself no request and no script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mtbench.results import FAILURES, STATUSES, Measurement, Run
+from mtbench.spec import ATTENTIONS
+
+from . import format as fmt
+from . import header, missing, sentences
+from .drawing import draw
+from .exports import measurements_csv, pytest_benchmark_json
+from .figures import FILE_PREFIXES, Figure, plan_figures
+from .settings import CLOCK_NAMES
+from .style import THEMED, Look, backend_looks, form_dashes
+from .svg import inline_svg
+from .table import all_rows
+from .verdict import Verdict, judge
+
+__all__ = ["write_report"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_LISTED = 400
+"""Rows named one by one in a group of those that have no time; the table below has them all."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html, figures/, measurements.csv and pytest-benchmark.json into a run folder, from the
+    folder alone; the same folder gives the same report.html. Returns the path of report.html.
+
+    Raises:
+        BadInput: there is no run in the folder, or a newer mtbench wrote it.
+    """
+    run = Run.load(folder)
+    folder = run.folder
+    _write(folder / "measurements.csv", measurements_csv(run).encode("utf-8", "replace"))
+    _write(folder / "pytest-benchmark.json", pytest_benchmark_json(run).encode())
+    rows = list(run)
+    looks = backend_looks(row.backend for row in rows)
+    drawn = _write_figures(folder / "figures", rows, looks)
+    page = folder / "report.html"
+    _write(page, render(run, drawn, looks).encode("utf-8", "replace"))
+    return page
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, and never through a link that a run folder may hold."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _write_figures(folder: Path, rows: list[Measurement], looks: dict[str, Look]) -> list[tuple[Figure, str]]:
+    """Draw every figure into the folder, which loses those of an earlier report."""
+    dashes = form_dashes(row.form for row in rows)
+    folder.mkdir(exist_ok=True)
+    for prefix in FILE_PREFIXES:
+        for old in (*folder.glob(f"{prefix}-*.svg"), *folder.glob(f"{prefix}-*.png")):
+            old.unlink()
+    drawn = []
+    for figure in plan_figures(rows):
+        svg, png = draw(figure, looks, dashes)
+        _write(folder / f"{figure.name}.svg", svg.encode("utf-8", "replace"))
+        _write(folder / f"{figure.name}.png", png)
+        drawn.append((figure, svg))
+    return drawn
+
+
+def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) -> str:
+    """The page's text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return fmt.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES)
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rows = list(run)
+    # Generated here or shipped with mtbench, so safe as it is: the style, the script, matplotlib's SVG.
+    return environment.get_template("report.html.j2").render(
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=digest,
+        **_headline(run),
+        verdicts=_verdicts(judge(rows)),
+        figures=[
+            (context, [_shown_figure(n, f, svg) for n, f, svg in members])
+            for context, members in _by_context(drawn)
+        ],
+        looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
+        not_timed=missing.not_timed(rows),
+        untimed=missing.untimed(rows),
+        careful=missing.careful(rows),
+        not_measured=_not_measured(run),
+        max_listed=MAX_LISTED,
+        meanings=missing.MEANINGS,
+        support=header.support(run),
+        limits=header.limits(run),
+        facts=header.facts(run),
+        table=all_rows(rows),
+    )
+
+
+def _headline(run: Run) -> dict[str, Any]:
+    rows = list(run)
+    counts = Counter(row.status for row in rows)
+    order = [*STATUSES, *sorted(set(counts) - set(STATUSES))]
+    return {
+        "outcome": str(run.header.get("outcome") or "of unknown outcome"),
+        "machine": header.machine(run),
+        "when": header.when(run),
+        "elapsed": header.elapsed(run),
+        "command": " ".join(map(str, header.sequence(run.header.get("command")))),
+        "total": len(rows),
+        "ranked": sum(row.ranked for row in rows),
+        "counts": [(status, counts[status], status in FAILURES) for status in order if counts[status]],
+        "failed": sum(counts[status] for status in FAILURES),
+        "devices": sorted({row.case.device for row in rows}),
+        "dtypes": sorted({row.case.dtype for row in rows}),
+        "modes": sorted({row.case.mode.replace("_", " + ") for row in rows}),
+        "attentions": [kind for kind in ATTENTIONS if any(row.case.spec.kind == kind for row in rows)],
+        "backends": sorted({row.backend for row in rows}),
+        "unreadable": run.unreadable_lines,
+    }
+
+
+def _not_measured(run: Run) -> list[str]:
+    found = {row.id for row in run}
+    return [row for row in dict.fromkeys(header.planned(run)) if row not in found]
+
+
+def _verdicts(verdicts: list[Verdict]) -> list[dict[str, Any]]:
+    """The verdicts of one context and clock together: which are told in words, which have a sweep to cross
+    over in, and which have one length only.
+    """
+    groups: dict[tuple[object, ...], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault((verdict.context, verdict.clock), []).append(verdict)
+    shown = []
+    for members in groups.values():
+        swept = [v for v in members if len(v.lengths) > 1]
+        compared = [v for v in members if any(c.compared for c in v.crossovers)]
+        shown.append(
+            {
+                "first": members[0],
+                "members": members,
+                "worded": swept or members[:1],
+                "attentions": list(dict.fromkeys(a for v in members for a in v.attentions)),
+                "crossed": [v for v in compared if v in swept],
+                "single": [v for v in compared if v not in swept],
+                "left_out": [v for v in members if v.left_out],
+            }
+        )
+    return shown
+
+
+def _by_context(drawn: list[tuple[Figure, str]]) -> list[tuple[str, list[tuple[int, Figure, str]]]]:
+    groups: dict[str, list[tuple[int, Figure, str]]] = {}
+    for number, (figure, svg) in enumerate(drawn, start=1):
+        groups.setdefault(figure.context.label, []).append((number, figure, svg))
+    return list(groups.items())
+
+
+def _shown_figure(number: int, figure: Figure, svg: str) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    inline = inline_svg(svg, prefix=f"f{number}", title=fmt.clean(figure.alt))
+    return {"figure": figure, "svg": Markup(inline)}  # noqa: S704  # ElementTree wrote it, escaped

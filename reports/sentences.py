@@ -1,0 +1,129 @@
+"""A verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .format import clean, listing, ratio, spread
+from .verdict import Crossover, Race, Span, Verdict, spans
+
+__all__ = ["advantage", "capital", "crossing", "crossing_sentences", "overall", "reach", "winners"]
+
+
+def reach(lengths: Sequence[int]) -> str:
+    """The range of lengths: ``256..1024``, or the one."""
+    return f"{lengths[0]}..{lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
+
+
+def _brief(name: str) -> str:
+    """A backend's name is anyone's, and stands in many sentences."""
+    return clean(name, 60)
+
+
+def capital(text: str) -> str:
+    """With a capital at its start, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def winners(verdict: Verdict, attention: str) -> str:
+    """Who computes one attention fastest, and where.
+
+    For instance ``torch-eager/sdpa at every length (256..1024), 1.20–1.50× ahead of the next``.
+    """
+    found = spans(verdict.along(attention))
+    return "; ".join(
+        f"{_brief(span.winner.name)}{_where(span, found, verdict)}{_lead(span.races)}" for span in found
+    )
+
+
+def overall(verdict: Verdict) -> str:
+    """Which attention is fastest, and by whom."""
+    found = spans(verdict.along(None))
+    told = []
+    for span in found:
+        who = f"{span.winner.attention} by {_brief(span.winner.name)}"
+        told.append(f"{who}{_where(span, found, verdict)}{_doubt(span.races)}")
+    return "; ".join(told)
+
+
+def _where(span: Span, found: Sequence[Span], verdict: Verdict) -> str:
+    lengths = span.lengths
+    if len(verdict.lengths) == 1:
+        return ""
+    if len(found) == 1:
+        if lengths == verdict.lengths:
+            return f" at every length ({reach(lengths)})"
+        return f" at every length measured ({listing(lengths)})"
+    if len(lengths) == 1:
+        return f" at {lengths[0]}"
+    return f" from {lengths[0]} to {lengths[-1]}"
+
+
+def _lead(races: Sequence[Race]) -> str:
+    ratios = [race.ratio for race in races if race.ratio is not None]
+    if not ratios:
+        return " (alone)"
+    return f", {spread(ratios)} ahead of the next{_doubt(races)}"
+
+
+def _doubt(races: Sequence[Race]) -> str:
+    unsure = [race.seq_len for race in races if not race.sure]
+    if not unsure:
+        return ""
+    return " (unsure)" if len(races) == 1 else f" (unsure at {listing(unsure)})"
+
+
+def crossing(found: Crossover, lengths: Sequence[int]) -> str:
+    """From where on the attention beats softmax, or why that cannot be said.
+
+    For instance ``from 512 on`` or ``not within the sweep (256..1024)``.
+    """
+    if not found.compared:
+        return "not compared: one of the two has no time"
+    if len(lengths) == 1:
+        return f"at {lengths[0]}, the one length: {advantage(found)}"
+    if found.start is None:
+        text = f"not within the sweep ({reach(lengths)})"
+    elif found.holds_on:
+        every = ", that is at every length swept" if found.start == lengths[0] else ""
+        text = f"from {found.start} on{every}"
+    elif found.compared[-1] == found.start:
+        text = f"at {found.start}"
+    else:
+        text = f"from {found.start} to {found.compared[-1]}, where both were measured"
+    earlier = [n for n in found.faster if found.start is None or n < found.start]
+    remarks = []
+    if earlier:
+        remarks.append(f"faster at {listing(earlier)} {'too' if found.start else 'only'}")
+    if found.missing:
+        remarks.append(f"not compared at {listing(found.missing)}")
+    if found.unsure:
+        remarks.append(f"unsure at {listing(found.unsure)}")
+    return text + (f" ({'; '.join(remarks)})" if remarks else "")
+
+
+def advantage(found: Crossover) -> str:
+    """How the attention stands against softmax at the largest length compared."""
+    by, doubt = found.ratios[-1], " (unsure)" if found.compared[-1] in found.unsure else ""
+    return f"{ratio(by)} as fast as softmax{doubt}"
+
+
+def crossing_sentences(verdict: Verdict) -> list[str]:
+    """One sentence an attention: from where it beats softmax on each backend; at one length, by how much."""
+    sentences = []
+    for attention in dict.fromkeys(c.attention for c in verdict.crossovers):
+        if len(verdict.lengths) == 1:
+            told = [
+                f"{_brief(found.backend)} {advantage(found)}"
+                for found in verdict.crossovers
+                if found.attention == attention and found.backend is not None and found.compared
+            ]
+            sentences += [f"{capital(attention)}, by backend: {listing(told)}"] if told else []
+            continue
+        places: dict[str, list[str]] = {}
+        for found in verdict.crossovers:
+            if found.attention == attention and found.backend is not None:
+                places.setdefault(crossing(found, verdict.lengths), []).append(_brief(found.backend))
+        where = "; ".join(f"on {listing(names)} {place}" for place, names in places.items())
+        sentences.append(f"{capital(attention)} beats softmax: {where}")
+    return sentences

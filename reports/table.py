@@ -1,0 +1,164 @@
+"""The table of all rows: what is the same in every row is said once, above it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mtbench.measure.statistics import Samples
+from mtbench.results import Measurement
+from mtbench.spec import ATTENTIONS
+
+from .format import clean, duration, error, interval, memory, seconds
+from .settings import Context, Names
+
+__all__ = ["Cell", "Column", "Table", "all_rows"]
+
+REASON_LENGTH = 160
+ALWAYS = {"status", "attention", "backend", "form", "seq_len"}
+MEASURED = {"wall", "device time", "span", "peak memory", "error", "build", "first call", "flags", "reason"}
+"""Columns that are shown wherever a row has something there, equal or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column's head."""
+
+    title: str
+    numeric: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell: what is shown, and the number it is sorted by (None: by its text)."""
+
+    text: str
+    value: float | None = None
+    note: str = ""
+    """Small print below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of cells, each row with its status."""
+
+    constant: tuple[tuple[str, str], ...]
+    """Columns left out because every row has the same."""
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+Maker = Callable[[Measurement], Cell]
+
+
+def _text(value: object) -> Cell:
+    return Cell(text=clean(value))
+
+
+def _whole(value: int | None) -> Cell:
+    return Cell(text="" if value is None else str(value), value=value)
+
+
+def _time(found: Samples | None) -> Cell:
+    if found is None:
+        return Cell(text="")
+    low, high = found.interval
+    note = f"{interval(low, high)}; n = {len(found.values)}"
+    return Cell(text=duration(found.median), value=found.median, note=note)
+
+
+def _error(row: Measurement) -> Cell:
+    worst = row.worst
+    if worst is None:
+        return Cell(text="")
+    value = worst.relative if math.isfinite(worst.relative) else math.inf
+    return Cell(text=error(worst.relative), value=value, note=f"of at most {error(worst.tolerance)}")
+
+
+def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
+    return Cell(text="" if value is None else shown(value), value=value)
+
+
+def _why(row: Measurement) -> str:
+    parts = [row.reason]
+    if row.status == "ok" and not row.ranked:
+        parts.append(row.wall_reason)
+    if row.case.device == "cuda" and row.ranked and row.device_ms is None:
+        parts.append(row.device_reason)
+    return "; ".join(dict.fromkeys(part for part in parts if part))
+
+
+def all_rows(rows: Sequence[Measurement]) -> Table:
+    """The table, ordered by attention, sizes, backend and form."""
+    names = Names(rows)
+    sizes = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed")
+
+    def size(name: str) -> Maker:
+        return lambda m: _whole(getattr(m.case, name))
+
+    makers: list[tuple[Column, Maker]] = [
+        (Column(title="status"), lambda m: _text(m.status)),
+        (Column(title="attention"), lambda m: _text(names(m.case.spec))),
+        (Column(title="backend"), lambda m: Cell(text=clean(m.backend, 40))),
+        (Column(title="form"), lambda m: Cell(text=clean(m.form, 40))),
+        (Column(title="device"), lambda m: _text(m.case.device)),
+        (Column(title="dtype"), lambda m: _text(m.case.dtype)),
+        (Column(title="mode"), lambda m: _text(m.case.mode.replace("_", " + "))),
+        (Column(title="causal"), lambda m: _text("yes" if m.case.spec.causal else "no")),
+        *((Column(title=name, numeric=True), size(name)) for name in sizes),
+        (Column(title="lengths"), lambda m: Cell(text=clean(m.case.lengths or "", 40))),
+        (Column(title="layout"), lambda m: Cell(text=clean(m.layout, 20))),
+        (
+            Column(title="wall", numeric=True, hint="median; its 95% interval; samples"),
+            lambda m: _time(m.wall_ms),
+        ),
+        (
+            Column(title="device time", numeric=True, hint="median; its 95% interval; samples"),
+            lambda m: _time(m.device_ms),
+        ),
+        (
+            Column(title="span", numeric=True, hint="first kernel's start to last kernel's end"),
+            lambda m: _time(m.span_ms),
+        ),
+        (Column(title="peak memory", numeric=True), lambda m: _number(m.peak_memory_bytes, memory)),
+        (
+            Column(title="error", numeric=True, hint="relative, of the worst array; and its tolerance"),
+            _error,
+        ),
+        (Column(title="build", numeric=True), lambda m: _number(m.build_s, seconds)),
+        (Column(title="first call", numeric=True), lambda m: _number(m.first_call_s, seconds)),
+        (Column(title="cache"), lambda m: Cell(text=clean(m.cache, 40))),
+        (Column(title="flags"), lambda m: Cell(text=clean(", ".join(m.flags), 60))),
+        (Column(title="reason"), lambda m: Cell(text=clean(_why(m), REASON_LENGTH))),
+    ]
+    ordered = sorted(rows, key=lambda m: (Context.of(m.case).key, *_by(m, names)))
+    cells = [[make(row) for _, make in makers] for row in ordered]
+    constant: dict[str, str] = {}
+    kept = []
+    for at, (column, _) in enumerate(makers):
+        texts = {line[at].text for line in cells}
+        if len(texts) > 1 or column.title in ALWAYS or (column.title in MEASURED and texts != {""}):
+            kept.append(at)
+        elif texts - {""}:
+            constant[column.title] = texts.pop()
+    titles = [column.title for column, _ in makers]
+    for follower, source in (("kv_heads", "heads"), ("kv_len", "seq_len"), ("value_dim", "head_dim")):
+        here, there = titles.index(follower), titles.index(source)
+        if all(line[here].text == line[there].text for line in cells):
+            kept = [at for at in kept if at != here]
+            constant.pop(follower, None)
+    return Table(
+        constant=tuple(constant.items()),
+        columns=tuple(makers[at][0] for at in kept),
+        rows=tuple(
+            (row.status, tuple(line[at] for at in kept)) for row, line in zip(ordered, cells, strict=True)
+        ),
+    )
+
+
+def _by(row: Measurement, names: Names) -> tuple[int | str, ...]:
+    case, kind = row.case, ATTENTIONS.index(row.case.spec.kind)
+    sizes = (case.batch, case.heads, case.head_dim, case.seq_len)
+    return (kind, names(case.spec), *sizes, row.backend, row.form)

@@ -1,0 +1,335 @@
+"""report.html on runs of every kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import reports.format
+import reports.header
+from mtbench.errors import BadInput
+from mtbench.results import Run
+from reports.page import write_report
+
+INLINE = {"b", "i", "em", "span", "code"}
+HOME = Path(reports.format.__file__).parents[1]
+VOID = {"meta", "input", "br", "hr", "img", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and collects what a test asks about."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.ids, self.links, self.tags, self.scripts = [], [], [], [], []
+        self.events, self.words = [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.words.append("" if tag in INLINE else " ")
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("src", "href", "action", "xlink:href", "data", "srcset", "poster"):
+                self.links.append(value)
+            elif name.startswith("on"):
+                self.events.append(name)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+        self.words.append("" if tag in INLINE else " ")
+
+    def handle_data(self, data):
+        (self.scripts if self.open[-1:] == ["script"] else self.words).append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+
+def checked(path):
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids)), "ids must be unique"
+    assert page.links, "the sections are linked"
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert page.events == []
+    assert len([s for s in page.scripts if s.strip()]) == 1
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    for heading in (
+        "Verdict",
+        "Figures",
+        "Skipped and failed",
+        "Support",
+        "Environment",
+        "How to read",
+        "All rows",
+    ):
+        assert heading in page.text
+    return page
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory, sweep, save):
+    folder = save(tmp_path_factory.mktemp("full") / "run", list(sweep(lengths=(256, 512, 1024))))
+    return folder, write_report(folder)
+
+
+def test_a_full_run(full):
+    folder, path = full
+    page = checked(path)
+    assert path == folder / "report.html"
+    assert "cpu, float32, forward, causal ranked by the wall clock" in page.text
+    assert "Softmax: torch-eager/sdpa at every length (256..1024)" in page.text
+    assert "Linear beats softmax: on " in page.text
+    assert "Numerics only, not timed" in page.text
+    assert "relative error 0.30, tolerance 1.0e-5" in page.text
+    assert "grouped heads are in the spec and in no backend yet" in page.text
+    assert "Some CPU @ 2.60GHz" in page.text
+    assert "7 min 42 s" in page.text
+    assert page.tags.count("svg") == page.tags.count("figure") == 14
+    rows = len(Run.load(folder).measurements)
+    assert len(re.findall(r'<tr data-status="', path.read_text())) == rows
+    assert path.stat().st_size < 2_000_000
+
+
+def test_what_lies_beside_the_page(full):
+    folder, _ = full
+    assert {p.name for p in folder.iterdir()} == {
+        "figures",
+        "measurements.csv",
+        "measurements.jsonl",
+        "pytest-benchmark.json",
+        "report.html",
+        "run.json",
+    }
+    svgs, pngs = ({p.stem for p in (folder / "figures").glob(f"*.{e}")} for e in ("svg", "png"))
+    assert svgs == pngs
+    assert len(svgs) == 14
+
+
+def test_the_same_folder_gives_the_same_page(make_run, row):
+    folder = make_run([row(n / 100, seq_len=n) for n in (128, 256)])
+    stale = folder / "figures" / "latency-old.svg"
+    stale.parent.mkdir()
+    stale.write_text("old")
+    first = {
+        p: p.read_bytes() for p in [write_report(folder), *folder.glob("figures/*"), *folder.glob("*.*")]
+    }
+    write_report(folder)
+    assert {p: p.read_bytes() for p in first} == first
+    assert not stale.exists()
+
+
+def test_an_empty_run(make_run):
+    page = checked(write_report(make_run([])))
+    assert "No row was measured" in page.text
+    assert "there is no verdict" in page.text
+    assert "svg" not in page.tags
+
+
+def test_all_failed(make_run, row):
+    rows = [row(None, seq_len=n, status="crash", row={"reason": "signal 11"}) for n in (128, 256)]
+    rows.append(row(0.5, status="wrong"))
+    page = checked(write_report(make_run(rows)))
+    assert "No row has a time that may be ranked" in page.text
+    assert "crash 2 rows" in page.text
+    assert "signal 11" in page.text
+    assert "wrong 1 row" in page.text
+    assert "Nothing: every row is ok" not in page.text
+
+
+def test_interrupted(make_run, row):
+    rows = [row(1.0, seq_len=n) for n in (128, 256, 512)]
+    planned = [r.id for r in rows]
+    page = checked(
+        write_report(make_run(rows[:1], outcome="interrupted", finished=None, plan={"rows": planned}))
+    )
+    assert "This run is interrupted. 2 planned rows were not measured" in page.text
+    assert "2 not measured" in page.text
+    assert planned[2] in page.text
+
+
+def test_a_cut_off_line_is_counted(make_run, row):
+    folder = make_run([row(1.0)])
+    with (folder / "measurements.jsonl").open("a") as file:
+        file.write('{"schema": 1, "id"')
+    assert "1 line of measurements.jsonl cannot be read" in checked(write_report(folder)).text
+
+
+def test_only_a_gpu(make_run, row, on_gpu):
+    rows = [on_gpu(row(1.0, device="cuda", seq_len=n), 0.5) for n in (128, 256)]
+    rows.append(row(1.0, device="cuda", backend="jax", row={"device_reason": "no CUPTI here"}))
+    gpus = [{"name": "NVIDIA H100", "driver": "570", "memory_bytes": 80 * 2**30}]
+    page = checked(write_report(make_run(rows, environment={"gpus": gpus, "cpu": {"model": "x"}})))
+    assert "attention on NVIDIA H100" in page.text
+    assert "ranked by the device clock" in page.text
+    assert "ranked by the wall clock" in page.text
+    assert "for want of a time on the device clock: 1 row" in page.text
+    assert "no CUPTI here" in page.text
+
+
+HOSTILE = (
+    "<script>alert(1)</script>\"'><img src=http://x.test/a onerror=alert(1)>%s{{7*7}}"
+    "\x00\u202e\ud800 漢字 ]]> -->"
+)
+
+
+def test_hostile_strings(make_run, row):
+    rows = [
+        row(
+            1.0,
+            backend=HOSTILE,
+            form=HOSTILE,
+            seq_len=n,
+            row={"layout": HOSTILE, "cache": HOSTILE, "flags": (HOSTILE,)},
+        )
+        for n in (128, 256)
+    ]
+    rows.append(row(None, status="error", row={"reason": HOSTILE * 3000}))
+    rows.append(row(None, backend=HOSTILE, row={"wall_reason": HOSTILE}))
+    path = write_report(
+        make_run(
+            rows,
+            outcome=HOSTILE,
+            started=HOSTILE,
+            command=[HOSTILE],
+            plan={"rows": [HOSTILE], HOSTILE: HOSTILE},
+            environment={"host": HOSTILE, "cpu": {"model": HOSTILE}, "packages": {HOSTILE: HOSTILE}},
+            workers={HOSTILE: {HOSTILE: [HOSTILE]}},
+            support=[
+                {
+                    "backend": HOSTILE,
+                    "framework": HOSTILE,
+                    "forms": {HOSTILE: [HOSTILE]},
+                    "limits": [{"kind": HOSTILE, "what": HOSTILE, "reason": HOSTILE}],
+                    "unavailable": {HOSTILE: HOSTILE},
+                }
+            ],
+        )
+    )
+    page = checked(path)
+    assert "img" not in page.tags
+    assert "{{7*7}}" in page.text
+    assert "49" not in re.findall(r"%s(\S+)", page.text)
+    assert "more characters)" in page.text
+    text = path.read_text()
+    assert not set("\x00\u202e") & set(text)
+    assert len(text) < 400_000
+    json.loads((path.parent / "pytest-benchmark.json").read_text())
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", [], [[1]], {"a": []}, [None]])
+def test_a_header_of_unexpected_kinds(make_run, row, value):
+    keys = ("command", "started", "finished", "outcome", "plan", "environment", "workers", "support")
+    checked(write_report(make_run([row(1.0)], **dict.fromkeys(keys, value))))
+
+
+def test_a_bare_header(tmp_path, row):
+    (tmp_path / "run.json").write_text('{"schema": 1}')
+    (tmp_path / "measurements.jsonl").write_text(json.dumps(row(1.0).to_row()) + "\n")
+    checked(write_report(tmp_path))
+
+
+def test_nested_environment(make_run):
+    run = Run.load(
+        make_run([], environment={"gpus": [{"name": "A", "memory_bytes": 2**30}], "x": {"y": [1, 2]}})
+    )
+    (_, lines), *_ = reports.header.facts(run)
+    assert lines == [
+        ("gpus[0].name", "A"),
+        ("gpus[0].memory_bytes", "1.00 GiB (1,073,741,824)"),
+        ("x.y", "1, 2"),
+    ]
+
+
+def test_a_link_is_replaced_not_followed(make_run, row, tmp_path):
+    folder = make_run([row(1.0)])
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (folder / "report.html").symlink_to(precious)
+    checked(write_report(folder))
+    assert precious.read_text() == "mine"
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(BadInput, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_the_script_is_the_one_that_the_policy_allows(full):
+    text = full[1].read_text()
+    import base64
+    import hashlib
+
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+
+
+def test_several_betas_dtypes_and_dropped_columns(make_run, row):
+    rows = [
+        row(1.0, attention="momentum", spec={"beta": b}, dtype=d)
+        for b in (0.5, 0.9)
+        for d in ("float32", "float16")
+    ]
+    page = checked(write_report(make_run(rows)))
+    assert "momentum (beta 0.5)" in page.text
+    told = (
+        "The same in every row: device cpu, mode forward, causal yes, batch 1, heads 8, head_dim 64, seed 0."
+    )
+    assert told in page.text
+
+
+def test_loading_the_page_module_loads_no_matplotlib_and_no_framework():
+    code = "import sys, reports.page; print({'matplotlib', 'torch', 'jax', 'triton'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME)
+    assert done.stdout.strip() == "set()"
+
+
+def test_drawing_leaves_no_pyplot_and_no_settings_behind(make_run, row):
+    code = """
+import sys, matplotlib
+from pathlib import Path
+from reports.page import write_report
+before = matplotlib.rcParams.copy()
+write_report(Path(sys.argv[1]))
+assert matplotlib.rcParams.copy() == before
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    folder = make_run([row(1.0)])
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=HOME)
+
+
+def test_the_numbers_of_the_docstrings():
+    import doctest
+
+    assert doctest.testmod(reports.format).failed == 0
+
+
+def test_unknown_status_and_noisy_rows(make_run, row):
+    rows = [row(1.0, row={"flags": ("noisy",)}), dataclasses.replace(row(None, form="x"), status="odd")]
+    page = checked(write_report(make_run(rows)))
+    assert "Timed, to be read with care" in page.text
+    assert "1 odd" in page.text
