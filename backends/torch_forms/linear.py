@@ -19,6 +19,9 @@ from .weights import carry, decay, factor, key_is_real, key_weight, u
 Function = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""S, P and z."""
+
 CHUNK = {"cpu": 64, "cuda": 128}
 SEGMENT = {"cpu": 1, "cuda": 64}
 """Chunks computed side by side: a CPU keeps one in its cache, a GPU needs many to be busy."""
@@ -212,34 +215,49 @@ class _Segment:
         dtype = fk.dtype
 
         kv = ((fk * self.to_end.to(dtype)).mT @ values).float()  # [B, H, T, d, dv]
+        dkv = ((fk * self.decayed.to(dtype)).mT @ values).float() if self.momentum else None
         ks = fk.sum(3, dtype=torch.float32)  # [B, H, T, d]
-        states = self._mix(self.sums, kv) + s[:, :, None]  # [B, H, T+1, d, dv]
-        sums = self._mix(self.sums, ks) + z[:, :, None]
+        (s0, p0, z0), after = self._states(kv, dkv, ks, s, p, z)
         scores = fq @ fk.mT  # [B, H, T, C, C]
         normaliser = (scores * self.visible.to(dtype)).sum(-1, keepdim=True, dtype=torch.float32)
-        normaliser = normaliser + (fq.float() @ sums[:, :, :-1, :, None]) + self.eps
+        normaliser = normaliser + (fq.float() @ z0[..., None]) + self.eps
+        scores = scores * (self.weight if self.momentum else self.visible).to(dtype)
+        num = (scores @ values).float() + (fq @ s0.to(dtype)).float()
         if self.momentum:
-            dkv = ((fk * self.decayed.to(dtype)).mT @ values).float()
-            states = states + self._mix(self.rolls, dkv) + self.roll_in * p[:, :, None]
-            momenta = self._mix(self.decays, dkv) + self.decay_in * p[:, :, None]
-            scores = scores * self.weight.to(dtype)
-        else:
-            momenta = p[:, :, None]
-            scores = scores * self.visible.to(dtype)
-        num = (scores @ values).float() + (fq @ states[:, :, :-1].to(dtype)).float()
-        if self.momentum:
-            num = num + self.rolled * (fq @ momenta[:, :, :-1].to(dtype)).float()
+            num = num + self.rolled * (fq @ p0.to(dtype)).float()
         o = (num * self.scale / normaliser).to(v.dtype).flatten(2, 3)
-        return o, states[:, :, -1], momenta[:, :, -1], sums[:, :, -1]
+        return o, *after
+
+    def _states(
+        self,
+        kv: torch.Tensor,
+        dkv: torch.Tensor | None,
+        ks: torch.Tensor,
+        s: torch.Tensor,
+        p: torch.Tensor,
+        z: torch.Tensor,
+    ) -> tuple[State, State]:
+        """S, P and z before every chunk, [B, H, T, ...], and after the last, from the chunks' own sums."""
+        if self.chunks == 1:  # nothing to mix, and a CPU has one chunk a segment
+            before = s[:, :, None], p[:, :, None], z[:, :, None]
+            s, z = s + kv[:, :, 0], z + ks[:, :, 0]
+            if dkv is not None:
+                s, p = s + self.roll_in[-1] * p, self.decay_in[-1] * p + dkv[:, :, 0]
+            return before, (s, p, z)
+        sums, totals = s[:, :, None] + self._mix(self.sums, kv), z[:, :, None] + self.sums @ ks
+        momenta = p[:, :, None].expand_as(sums)
+        if dkv is not None:
+            sums = sums + self._mix(self.rolls, dkv) + self.roll_in * momenta
+            momenta = self._mix(self.decays, dkv) + self.decay_in * momenta
+        every = (sums, momenta, totals)
+        return tuple(x[:, :, :-1] for x in every), tuple(x[:, :, -1] for x in every)  # type: ignore[return-value]
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
         b, h, _, d = x.shape
         return x.reshape(b, h, self.chunks, self.length, d)
 
     def _mix(self, matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """[T+1, T] times [B, H, T, ...], over T."""
-        if x.ndim == 4:
-            return matrix @ x
+        """[T+1, T] times [B, H, T, d, dv], over T."""
         b, h, _, d, dv = x.shape
         return (matrix @ x.flatten(3)).reshape(b, h, -1, d, dv)
 
