@@ -38,6 +38,7 @@ class JaxKernel:
         self.untimed = untimed
         self.config = config
         self._device = _device(case.device)
+        self._backward = case.mode == "forward_backward"
         sharding = jax.sharding.SingleDeviceSharding(self._device)
         b, h, g, dtype = case.batch, case.heads, case.kv_heads, NUMPY_DTYPES[case.dtype]
 
@@ -50,26 +51,31 @@ class JaxKernel:
             shape(b, g, case.kv_len, case.head_dim),
             shape(b, g, case.kv_len, case.value_dim),
         ]
-        if case.mode == "forward":
-            program: Callable[..., Any] = lambda q, k, v: (function(q, k, v),)  # noqa: E731
-        else:
+        if self._backward:
             shapes.append(shape(b, h, case.seq_len, case.value_dim))
 
-            def program(q: Any, k: Any, v: Any, do: Any) -> Any:
-                o, pull_back = jax.vjp(function, q, k, v)
-                return (o, *pull_back(do))
+        def program(q: Any, k: Any, v: Any, *do: Any) -> tuple[Any, ...]:
+            if not do:
+                return (function(q, k, v),)
+            o, pull_back = jax.vjp(function, q, k, v)
+            return (o, *pull_back(*do))
 
-        self._compiled = jax.jit(program).lower(*shapes).compile()
+        # Also where `start` has not run, in a user's own process: else float32 would be TF32 on a GPU.
+        with jax.default_matmul_precision("highest"):
+            self._compiled = jax.jit(program).lower(*shapes).compile()
         self._arguments: list[jax.Array] = []
 
     def load(self, inputs: Inputs) -> None:
         """See `Kernel.load`."""
-        arrays = [inputs.q, inputs.k, inputs.v, *([] if inputs.do is None else [inputs.do])]
+        self._arguments = []  # the last case's arrays go before these come
+        arrays = [inputs.q, inputs.k, inputs.v]
+        if self._backward:
+            if inputs.do is None:
+                raise ValueError("mode forward_backward needs do")
+            arrays.append(inputs.do)
         # jnp.array copies, also on a CPU, where device_put may alias NumPy's own memory.
         self._arguments = [
-            jax.device_put(
-                jnp.array(np.ascontiguousarray(from_bhnd(a, self.layout)), copy=True), self._device
-            )
+            jnp.array(np.ascontiguousarray(from_bhnd(a, self.layout)), copy=True, device=self._device)
             for a in arrays
         ]
         jax.block_until_ready(self._arguments)
@@ -114,7 +120,7 @@ def start(device: str, threads: int) -> None:
 
 
 def _device(device: str) -> jax.Device:
-    return jax.local_devices(backend="gpu" if device == "cuda" else "cpu")[0]
+    return jax.local_devices(backend=device)[0]
 
 
 def device_problem(device: str) -> str | None:

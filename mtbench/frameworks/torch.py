@@ -100,10 +100,13 @@ def kernel(
 
 
 def start(device: str, threads: int) -> None:
-    """float32 means float32: no TF32 in matrix products or convolutions."""
+    """float32 means float32, and half dtypes accumulate in it: no TF32, and no matrix product that adds up
+    its parts in half precision, which torch allows by default."""
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def device_problem(device: str) -> str | None:

@@ -1,8 +1,8 @@
 """Whether a kernel's numbers are right: its error against the float64 oracle, and what error is allowed.
 
 The relative error of an array x is ``||x - ref|| / ||ref||``. For dq and dk, which are a difference of two
-sums, ``||ref||`` gives way to half of the norm of those sums where that is larger: with one position
-they cancel to about nothing, and no arithmetic has a small error relative to nothing.
+sums, ``||ref||`` gives way to the norm of those sums where that is larger: with one position they cancel to
+about nothing, and no arithmetic has a small error relative to nothing.
 
 It passes up to the larger of a floor per dtype and twice the error of the plain evaluation of the same form
 in the same dtype (`mtbench.measure.plain`).
@@ -93,7 +93,7 @@ class Judge:
         ref = self._o if name == "o" else getattr(self._gradients, name)
         size = float(np.linalg.norm(ref))
         if self._gradients is not None and name in self._gradients.terms:
-            size = max(size, self._gradients.terms[name] / 2)
+            size = max(size, self._gradients.terms[name])
         difference = np.asarray(found, np.float64) - ref
         if not np.isfinite(difference).all():
             return float("inf"), float("inf")

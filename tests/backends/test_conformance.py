@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from mtbench import AttentionSpec, Case
+from mtbench.frameworks import load_framework
 from mtbench.inputs import make_inputs
 from mtbench.measure.agreement import Judge
+from mtbench.measure.environment import cpus
 from mtbench.registry import load_backend
 from mtbench.spec import ATTENTIONS, DTYPES, MODES
 
@@ -43,6 +45,7 @@ def rows() -> Iterator[object]:
 def judge_row(name: str, form: str, case: Case) -> None:
     backend = load_backend(name)
     judge = Judge(case, make_inputs(case))
+    load_framework(backend.framework).start(case.device, cpus())
     kernel = backend.build(case, form)
     kernel.load(judge.inputs)
     result = kernel()

@@ -1,0 +1,122 @@
+"""Compiles a case's kernels for a Hopper card on a machine without one, and reads what they would use.
+
+It needs a process without TRITON_INTERPRET. ``python -m backends.triton.aot`` prints the table, in about two
+minutes where Triton has not cached the kernels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
+
+from . import kernels_of, shapes_of
+from .launch import enter, options
+from .plan import make_plan
+from .tiles import Tiles
+
+__all__ = ["HOPPER", "Resources", "main", "resources"]
+
+HOPPER = 90
+TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one compiled kernel uses."""
+
+    kernel: str
+    registers: int
+    """A thread; 255 is the most there are."""
+    stack_bytes: int
+    """A thread: what did not fit in registers."""
+    shared_bytes: int
+    """A program; a Hopper SM has 232448 for it."""
+    tensor_core_instructions: int
+    """``wgmma`` and ``mma`` in the PTX."""
+    warps: int
+
+
+def resources(case: Case, capability: int = HOPPER) -> list[Resources]:
+    """Every kernel that a call of the case launches, compiled for an NVIDIA card of that capability."""
+    enter("cuda")
+    found: list[Resources] = []
+
+    def compile_(
+        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
+    ) -> None:
+        found.append(_compile(kernel, args, constants, tiles, capability))
+
+    attention = importlib.import_module(f"{__package__}.{kernels_of(case)}").attention
+    attention(make_plan(case, "meta"), compile_, *shapes_of(case))
+    return found
+
+
+def _compile(
+    kernel: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles, capability: int
+) -> Resources:
+    signature: dict[str, str] = {}
+    values = dict(constants)
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for index, (name, arg) in enumerate(zip(kernel.arg_names, args, strict=False)):
+        if isinstance(arg, torch.Tensor):
+            signature[name] = TYPES[arg.dtype]
+            attributes[index,] = [["tt.divisibility", 16]]
+        elif arg is None:
+            signature[name], values[name] = "constexpr", None
+        else:
+            signature[name] = "i32" if isinstance(arg, int) else "fp32"
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(kernel, signature, values, attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options(tiles))
+    usage = _usage(compiled.asm["cubin"])
+    return Resources(
+        kernel=kernel.__name__,
+        registers=usage["REG"],
+        stack_bytes=usage["STACK"],
+        shared_bytes=compiled.metadata.shared,
+        tensor_core_instructions=len(re.findall(r"\bw?g?mma\S*\.sync", compiled.asm["ptx"])),
+        warps=tiles.warps,
+    )
+
+
+def _usage(cubin: bytes) -> dict[str, int]:
+    """What Triton's own copy of cuobjdump reads in a compiled kernel: REG, STACK and the like."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        dump = subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+    return {name: int(value) for name, value in re.findall(r"\b([A-Z]+):(\d+)", dump.stdout + dump.stderr)}
+
+
+def main() -> None:
+    """Print what every kernel uses, a line each, for a sequence long enough to be cut into segments."""
+    for dtype in DTYPES:
+        for head_dim in (64, 128):
+            for kind in ATTENTIONS:
+                for causal in (True, False):
+                    spec = AttentionSpec(kind=kind, causal=causal)
+                    case = Case(spec=spec, seq_len=16384, head_dim=head_dim, dtype=dtype, device="cuda")
+                    form = "causal" if causal else "full"
+                    for found in resources(case):
+                        sys.stdout.write(f"{kind} {form} {dtype} {head_dim}: {found}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What the kernels share: the feature map, sums, and the rounding of a dot's operands."""
+
+import triton
+import triton.language as tl
+
+__all__ = ["INTERPRETED", "feature_map", "operand", "product", "row_max", "row_sum"]
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether the kernels of this process run in Triton's interpreter: settled when they are first imported."""
+
+
+@triton.jit
+def feature_map(x):
+    """``phi(x) = elu(x) + 1`` in float32: ``x + 1`` above 0, ``exp(x)`` below.
+
+    Not elu and then + 1, which rounds exp(x) away below -8 in float16 and below -17 in float32.
+    """
+    x = x.to(tl.float32)
+    # The inner select keeps exp away from large x, where it overflows, and lets a NaN through.
+    return tl.where(x > 0, x + 1.0, tl.exp(tl.where(x > 0, 0.0, x)))
+
+
+@triton.jit
+def row_sum(x, axis: tl.constexpr):
+    """``tl.sum``, which fails in the interpreter where triton was imported before TRITON_INTERPRET was set
+    (as torch.compile does in the same process); the interpreter knows its combine function all the same.
+    """
+    return tl.reduce(x, axis, tl.standard._sum_combine)
+
+
+@triton.jit
+def row_max(x, axis: tl.constexpr):
+    """``tl.max``, for the reason in `row_sum`."""
+    return tl.reduce(x, axis, tl.standard._elementwise_max)
+
+
+@triton.jit
+def operand(x, DOT: tl.constexpr):
+    """A tile as an operand of `product`, which says what `DOT` is."""
+    if DOT == "bf16":
+        return x.to(tl.bfloat16)
+    elif DOT == "tf32" and x.dtype == tl.float32:  # noqa: RET505  # Triton wants the branches exclusive
+        # The tensor cores cut the low 13 bits off, which would bias every product: round them away first.
+        bits = x.to(tl.int32, bitcast=True)
+        rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        return tl.where(x == x, rounded, x)  # a NaN stays one
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
+def product(a, b, acc, DOT: tl.constexpr):
+    """``acc + a b``, summed in float32, of two tiles that `operand` made. `DOT` is what a and b are taken in:
+
+    - ``bf16``, for bfloat16 inputs: the states too are rounded to it where they meet a query.
+    - ``tf32``, for float16 inputs: it has float16's bits of mantissa and float32's range. In float16 itself
+      phi(x) of x < -17 is 0, and a state summed over a long sequence is past 65504.
+    - ``ieee``, for float32.
+    """
+    if DOT == "tf32":
+        return tl.dot(a, b, acc=acc, input_precision="tf32")
+    else:  # noqa: RET505
+        return tl.dot(a, b, acc=acc, input_precision="ieee")

@@ -1,0 +1,133 @@
+"""Causal linear and momentum attention: the chunked scan and its launch."""
+
+import torch
+import triton
+import triton.language as tl
+
+from .launch import Launch
+from .maps import feature_map, operand, product, row_sum
+from .plan import Plan
+from .states import segment_states
+
+__all__ = ["attention"]
+
+
+@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+def scan(
+    q, k, v, o, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    beta, chunk_carry, chunk_keep, segment_carry, segment_keep, gain, eps,
+    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
+    of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
+
+        num_i = phi(q_i)^T (S + c(i) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
+        den_i = phi(q_i)^T z + sum_{j<=i} phi(q_i) . phi(k_j) + eps
+        o_i = gamma / (1 - beta) num_i / den_i
+        S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
+
+    Linear attention is the same with u = 1 and no P, and pays for neither.
+
+    Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P
+    [BD, BV], z [BD] and u(i-j) [BT, BT] stay in float32 registers. A program that does not begin the sequence
+    first adds up the states of the segments before its own.
+    Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head). `SEGMENTED`
+    also reads up to segments^2 / 2 states, 4 BD BV bytes each and mostly from the L2.
+    """
+    pid, part = tl.program_id(0), tl.program_id(1)
+    first = part * segment
+    head = (pid // NV).to(tl.int64) * n + first
+    d, e, t = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV), tl.arange(0, BT)
+    in_head, in_value = d < D, e < DV
+    # Bases are 64 bits wide and move with the chunk; offsets within a tile are 32 and stay.
+    q += head * D
+    q_tile = t[:, None] * D + d[None, :]  # [BT, BD]
+    k += head * D
+    k_tile = t[None, :] * D + d[:, None]  # [BD, BT]
+    v += head * DV
+    o += head * DV
+    v_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
+    S = tl.full([BD, BV], 0.0, tl.float32)
+    P = tl.full([BD, BV], 0.0, tl.float32)
+    z = tl.full([BD], 0.0, tl.float32)
+    if SEGMENTED:
+        slot = pid.to(tl.int64) * segments
+        s_in += slot * (BD * BV)
+        if MOMENTUM:
+            p_in += slot * (BD * BV)
+        z_in += slot * BD
+        tile = d[:, None] * BV + tl.arange(0, BV)[None, :]  # [BD, BV]
+        for _ in range(part):
+            if MOMENTUM:
+                S += segment_carry * P
+                P = segment_keep * P + tl.load(p_in + tile)
+                p_in += BD * BV
+            S += tl.load(s_in + tile)
+            z += tl.load(z_in + d)
+            s_in += BD * BV
+            z_in += BD
+
+    lag = t[:, None] - t[None, :]  # [BT, BT]
+    if MOMENTUM:
+        # A chunk's last key is its BT - 1st: what is past the table's end belongs to no real position.
+        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT], a key's weight at the chunk's end
+        b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
+        carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
+    length = tl.minimum(segment, n - first)
+    for start in range(0, length, BT):
+        real = t < length - start
+        queries = tl.load(q + q_tile, mask=real[:, None] & in_head[None, :], other=0.0)
+        phi_q = feature_map(queries)  # [BT, BD]
+        before = row_sum(phi_q * z[None, :], 1) + eps  # [BT], the normaliser of the chunks before
+        phi_q = operand(phi_q, DOT)
+        num = tl.full([BT, BV], 0.0, tl.float32)
+        if MOMENTUM:
+            num = product(phi_q, operand(P, DOT), num, DOT) * carry[:, None]
+        num = product(phi_q, operand(S, DOT), num, DOT)
+
+        kT = tl.load(k + k_tile, mask=in_head[:, None] & real[None, :], other=0.0)
+        # phi(0) = 1, so padding has to be cut out after the map.
+        phi_k = tl.where(in_head[:, None] & real[None, :], feature_map(kT), 0.0)  # [BD, BT]
+        z += row_sum(phi_k, 1)
+        phi_k = operand(phi_k, DOT)
+        scores = product(phi_q, phi_k, tl.full([BT, BT], 0.0, tl.float32), DOT)
+        scores = tl.where(lag >= 0, scores, 0.0)
+        share = 1.0 / (before + row_sum(scores, 1))  # [BT]
+        if MOMENTUM:
+            scores *= u_lag
+        values = tl.load(v + v_tile, mask=real[:, None] & in_value[None, :], other=0.0)
+        num = product(operand(scores, DOT), operand(values, DOT), num, DOT)
+        out = (num * share[:, None] * gain).to(o.dtype.element_ty)
+        tl.store(o + v_tile, out, mask=real[:, None] & in_value[None, :])
+
+        if MOMENTUM:
+            S = product(phi_k, operand(values * u_end[:, None], DOT), S + chunk_carry * P, DOT)
+            P = product(phi_k, operand(values * b_end[:, None], DOT), chunk_keep * P, DOT)
+        else:
+            S = product(phi_k, operand(values, DOT), S, DOT)
+        q += BT * D
+        k += BT * D
+        v += BT * DV
+        o += BT * DV
+
+
+def attention(plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Causal attention of contiguous [batch, heads, n, dim] tensors."""
+    case, spec = plan.case, plan.case.spec
+    o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
+    segmented = plan.segments > 1
+    s, p, z = segment_states(plan, launch, k, v, to_end=False) if segmented else (None, None, None)
+    launch(
+        scan,
+        (case.batch * case.heads * plan.tiles.value_blocks, plan.segments),
+        (
+            *(q, k, v, o, s, p, z, plan.u, plan.b, plan.last, case.seq_len, plan.segment, plan.segments),
+            *(spec.beta, plan.over_chunk.carry, plan.over_chunk.keep),
+            *(plan.over_segment.carry, plan.over_segment.keep, plan.gain, spec.eps),
+        ),
+        {"MOMENTUM": spec.kind == "momentum", "SEGMENTED": segmented, **plan.constants},
+        plan.tiles,
+    )
+    return o

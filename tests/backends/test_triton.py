@@ -1,0 +1,191 @@
+"""The Triton kernels in Triton's interpreter, against the float64 oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from mtbench import AttentionSpec, Case, load_backend
+from mtbench.inputs import Array, Inputs, make_inputs
+from mtbench.oracle import attention
+
+torch = pytest.importorskip("torch")
+
+UNAVAILABLE = load_backend("triton").unavailable("cpu")
+if torch.cuda.is_available():
+    UNAVAILABLE = "a GPU is here, and one process runs the kernels one way: test_triton_gpu.py has them on it"
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE)),
+]
+
+TOLERANCE = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 4e-3}
+HALVES = pytest.mark.parametrize("dtype", ["float32", "float16"])
+SIZES = [
+    (1, 5, 3), (2, 16, 16), (17, 40, 72), (63, 128, 33), (64, 64, 64), (65, 5, 3), (97, 16, 16),
+    (130, 40, 72), (33, 3, 128),
+]  # fmt: skip
+"""(seq_len, head_dim, value_dim)."""
+LINEAR = [
+    pytest.param(kind, causal, id=f"{kind}-{'causal' if causal else 'full'}")
+    for kind in ("linear", "momentum")
+    for causal in (True, False)
+]
+ALL = [
+    pytest.param("softmax", True, id="softmax-causal"),
+    pytest.param("softmax", False, id="softmax-full"),
+    *LINEAR,
+]
+
+
+def attend(case: Case, inputs: Inputs) -> Array:
+    kernel = load_backend("triton").build(case, "fused")
+    kernel.load(inputs)
+    result = kernel()
+    kernel.wait(result)
+    return kernel.outputs(result)["o"]
+
+
+def error(case: Case, inputs: Inputs) -> float:
+    o, truth = attend(case, inputs), attention(case, inputs)
+    assert o.dtype == inputs.q.dtype
+    assert o.shape == truth.shape
+    return float(np.linalg.norm(o.astype(np.float64) - truth) / np.linalg.norm(truth))
+
+
+def check(case: Case, inputs: Inputs | None = None) -> None:
+    assert error(case, make_inputs(case) if inputs is None else inputs) < TOLERANCE[case.dtype]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is allocated is full of NaN: an element that no kernel writes, or reads too early, shows."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+
+
+@HALVES
+@pytest.mark.parametrize(("n", "head_dim", "value_dim"), SIZES)
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_any_size(kind: Any, causal: bool, n: int, head_dim: int, value_dim: int, dtype: Any) -> None:
+    spec = AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6)
+    check(Case(spec=spec, heads=1, seq_len=n, head_dim=head_dim, value_dim=value_dim, dtype=dtype))
+
+
+@HALVES
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("beta", [0.0, 1e-30, 0.1, 0.999, 1 - 1e-9])
+def test_any_momentum(beta: float, causal: bool, dtype: Any) -> None:
+    spec = AttentionSpec(causal=causal, beta=beta, gamma=2.0)
+    check(Case(spec=spec, heads=1, seq_len=97, head_dim=16, dtype=dtype))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_momentum_without_memory_is_linear_attention(causal: bool) -> None:
+    case = Case(spec=AttentionSpec(causal=causal, beta=0), heads=1, seq_len=70, head_dim=16)
+    linear = case.replace(spec=AttentionSpec(kind="linear", causal=causal))
+    inputs = make_inputs(case)
+    np.testing.assert_allclose(attend(case, inputs), attend(linear, inputs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_batches_and_heads_stay_apart(kind: Any, causal: bool) -> None:
+    check(Case(spec=AttentionSpec(kind=kind, causal=causal), batch=2, heads=3, seq_len=40, head_dim=8))
+
+
+@pytest.mark.parametrize(("segments", "dtype"), [(2, "float16"), (3, "float32")])
+@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+def test_a_long_sequence_in_segments(kind: Any, causal: bool, segments: int, dtype: Any) -> None:
+    spec = AttentionSpec(kind=kind, causal=causal, beta=0.999)
+    n = 1024 * segments + 77
+    case = Case(spec=spec, heads=1, seq_len=n, head_dim=16, value_dim=8, dtype=dtype)
+    assert load_backend("triton").build(case, "fused").config["segments"] == segments
+    check(case)
+
+
+@HALVES
+@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+@pytest.mark.parametrize("low", ["queries", "keys", "both"])
+def test_very_negative_inputs(kind: Any, causal: bool, low: str, dtype: Any) -> None:
+    """phi is 1e-7 to 1e-11 there: exp has to be kept exactly, and eps counts. Judged row by row, as a norm
+    over all rows would not see the small ones."""
+    case = Case(spec=AttentionSpec(kind=kind, causal=causal), heads=1, seq_len=70, head_dim=16, dtype=dtype)
+    drawn = make_inputs(case)
+    shift = np.where(np.arange(70) % 3 == 1, -25, -16)[:, None]
+    inputs = Inputs(
+        q=(drawn.q + shift * (low != "keys")).astype(drawn.q.dtype),
+        k=(drawn.k + shift * (low != "queries")).astype(drawn.k.dtype),
+        v=drawn.v,
+    )
+    o, truth = attend(case, inputs).astype(np.float64), attention(case, inputs)
+    sizes = np.linalg.norm(truth, axis=-1)
+    errors = np.linalg.norm(o - truth, axis=-1) / sizes
+    # A float16 output has steps of 6e-8.
+    errors = errors[sizes > (1e-3 if dtype == "float16" else 0.0)]
+    assert errors.max(initial=0.0) < 3 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_large_inputs_do_not_overflow_float16(kind: Any, causal: bool) -> None:
+    """In linear and momentum attention phi(q) . phi(k) is about 1e7 here, and a state more."""
+    spec = AttentionSpec(kind=kind, causal=causal)
+    case = Case(spec=spec, heads=1, seq_len=130, head_dim=64, dtype="float16")
+    inputs = make_inputs(case)
+    factor = np.float16(30 if kind == "softmax" else 1000)
+    check(case, Inputs(q=inputs.q * factor, k=inputs.k * factor, v=inputs.v))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_any_scale_of_softmax(causal: bool) -> None:
+    check(Case(spec=AttentionSpec(kind="softmax", causal=causal, scale=7.5), heads=1, seq_len=70, head_dim=8))
+
+
+def test_any_eps() -> None:
+    check(Case(spec=AttentionSpec(eps=50.0), heads=1, seq_len=70, head_dim=8))
+
+
+@HALVES
+def test_nan_is_passed_on(dtype: Any) -> None:
+    case = Case(heads=1, seq_len=70, head_dim=8, dtype=dtype)
+    inputs = make_inputs(case)
+    inputs.k[0, 0, 40, 3] = np.nan
+    o = attend(case, inputs)
+    assert not np.isnan(o[0, 0, :40]).any()
+    assert np.isnan(o[0, 0, 40:]).all()
+
+
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_bfloat16_where_the_interpreter_is_mended(
+    kind: Any, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter multiplies the bits of bfloat16 operands as integers, hence the declared limit; the
+    first error here says when it no longer does. Mended, and with casts that round to nearest as a card's
+    do (the interpreter cuts), the kernels are right in bfloat16.
+    """
+    interpreter: Any = pytest.importorskip("triton.runtime.interpreter")
+    bfloat16, float32 = interpreter.tl.bfloat16, interpreter.tl.float32
+    spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
+    case = Case(spec=spec, heads=1, seq_len=97, head_dim=40, value_dim=24, dtype="bfloat16")
+    inputs = make_inputs(case)
+    with np.errstate(all="ignore"):
+        assert not error(case, inputs) < 0.5
+
+    builder = interpreter.InterpreterBuilder
+    dot, cast = builder.create_dot, builder.cast_impl
+
+    def wide(x: Any) -> Any:
+        if x.dtype.scalar != bfloat16:
+            return x
+        return interpreter.TensorHandle(x.data.view(ml_dtypes.bfloat16).astype(np.float32), float32)
+
+    def right_cast(self: Any, x: Any, to: Any) -> Any:
+        if (x.dtype.scalar, to.scalar) != (float32, bfloat16):
+            return cast(self, x, to)
+        return interpreter.TensorHandle(x.data.astype(ml_dtypes.bfloat16).view(np.uint16), bfloat16)
+
+    monkeypatch.setattr(builder, "create_dot", lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest))
+    monkeypatch.setattr(builder, "cast_impl", right_cast)
+    check(case, inputs)

@@ -1,0 +1,71 @@
+"""Every Triton kernel compiled for a Hopper card, with or without one: registers, spills and tensor cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mtbench
+from mtbench import load_backend
+
+pytestmark = pytest.mark.triton
+
+FORMS = [("softmax", True), ("linear", True), ("momentum", True), ("momentum", False)]
+"""These have every kernel; the other two differ from them by a constant."""
+SPILLED_AT_MOST = 256
+"""Bytes a thread. A few addresses spill in the largest kernels; a tile that does not fit is thousands."""
+SHARED_AT_MOST = 232448
+"""Bytes a program can have on a Hopper SM."""
+
+CODE = """
+import dataclasses, json, sys
+from mtbench import AttentionSpec, Case
+from mtbench.registry import import_part
+aot = import_part("backends.triton.aot")
+dtype, dims, forms = json.loads(sys.argv[1])
+for head_dim, value_dim in dims:
+    for kind, causal in forms:
+        spec = AttentionSpec(kind=kind, causal=causal)
+        sizes = dict(heads=2, seq_len=16384, head_dim=head_dim, value_dim=value_dim)
+        for found in aot.resources(Case(spec=spec, dtype=dtype, device="cuda", **sizes)):
+            print(json.dumps(dataclasses.asdict(found) | {"case": [kind, causal, head_dim, value_dim]}))
+"""
+
+
+def compiled(dtype: str, dims: list[tuple[int, int]], forms: list[tuple[str, bool]]) -> list[dict[str, Any]]:
+    """In a process of its own: in this one the kernels may be loaded for the interpreter."""
+    if reason := load_backend("triton").unavailable("cuda"):
+        pytest.skip(reason)
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE, json.dumps([dtype, dims, forms])],
+        env={**kept, "PYTHONPATH": str(Path(mtbench.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_kernels_fit_a_hopper_card(dtype: str) -> None:
+    found = compiled(dtype, [(64, 64), (128, 128)], FORMS)
+    assert {row["kernel"] for row in found} == {"softmax", "scan", "states", "apply"}
+    for row in found:
+        assert row["stack_bytes"] <= SPILLED_AT_MOST, row
+        assert row["shared_bytes"] <= SHARED_AT_MOST, row
+        # float32 means float32: no tensor core multiplies it.
+        assert (row["tensor_core_instructions"] > 0) == (dtype != "float32"), row
+
+
+def test_small_and_unequal_dims_compile() -> None:
+    for dtype, dims in (("bfloat16", (5, 3)), ("float16", (1, 128)), ("float32", (100, 7))):
+        assert len(compiled(dtype, [dims], [("softmax", True), ("momentum", True)])) == 3

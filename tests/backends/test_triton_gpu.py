@@ -1,0 +1,169 @@
+"""The real Triton kernels on a card. Run them in a process without interpreted ones: ``pytest -m gpu``.
+
+Most of the time is compiling, about two hundred kernels at a second or two each; Triton caches them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtbench import AttentionSpec, Case, load_backend
+from mtbench.inputs import Array, Inputs, make_inputs
+from mtbench.oracle import Rows, attention
+from mtbench.registry import import_part
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.gpu, pytest.mark.triton]
+
+TOLERANCE = {"float32": 5e-6, "float16": 1e-3, "bfloat16": 5e-3}
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+SIZES = [
+    # batch, heads, seq_len, head_dim, value_dim
+    (1, 1, 1, 1, 1), (2, 3, 2, 5, 3), (1, 2, 17, 5, 3), (1, 2, 63, 40, 72), (2, 2, 130, 40, 72),
+    (1, 2, 65, 128, 33), (1, 3, 1000, 64, 64), (8, 16, 257, 64, 64), (1, 2, 1023, 128, 128),
+]  # fmt: skip
+LONG = [(1, 1, 5000, 64, 64), (2, 16, 9999, 64, 64), (1, 2, 70_001, 64, 64), (1, 1, 131_072, 128, 128)]
+KINDS = [
+    pytest.param(kind, causal, id=f"{kind}-{'causal' if causal else 'full'}")
+    for kind in ("softmax", "linear", "momentum")
+    for causal in (True, False)
+]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is allocated is full of NaN: an element that no kernel writes, or reads too early, shows."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+
+
+def attend(case: Case, inputs: Inputs) -> Array:
+    kernel = load_backend("triton").build(case, "fused")
+    assert kernel.untimed is None
+    kernel.load(inputs)
+    result = kernel()
+    kernel.wait(result)
+    return kernel.outputs(result)["o"]
+
+
+def check(case: Case, inputs: Inputs | None = None) -> None:
+    inputs = make_inputs(case) if inputs is None else inputs
+    pairs = case.batch * case.heads
+    small = pairs <= 1000 and pairs * case.seq_len**2 <= 1 << 24
+    rows = Rows.all(case) if small else Rows.sample(case)
+    o = attend(case, inputs)
+    assert np.isfinite(o.astype(np.float32)).all()
+    truth = attention(case, inputs, rows).reshape(-1, case.value_dim)
+    error = np.linalg.norm(rows.take(o) - truth) / np.linalg.norm(truth)
+    assert error < TOLERANCE[case.dtype], f"{case.id}: {error:.2e}"
+
+
+def a_case(kind: Any, causal: bool, size: tuple[int, ...], dtype: Any, **spec: float) -> Case:
+    batch, heads, n, head_dim, value_dim = size
+    return Case(
+        spec=AttentionSpec(kind=kind, causal=causal, **{"beta": 0.9, "gamma": 0.6} | spec),  # type: ignore[arg-type]
+        batch=batch,
+        heads=heads,
+        seq_len=n,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        dtype=dtype,
+        device="cuda",
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_any_size(kind: Any, causal: bool, dtype: Any) -> None:
+    for size in SIZES:
+        check(a_case(kind, causal, size, dtype))
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
+def test_long_sequences_in_segments(kind: Any, causal: bool, dtype: Any) -> None:
+    for size in LONG:
+        check(a_case(kind, causal, size, dtype, beta=0.999))
+
+
+@DTYPES
+@pytest.mark.parametrize("causal", [True, False])
+def test_any_momentum(causal: bool, dtype: Any) -> None:
+    for beta, gamma in ((0.0, 1.0), (0.1, 0.6), (0.6, 2.0), (0.999, 2.0), (1 - 1e-6, 1.0)):
+        check(a_case("momentum", causal, (1, 2, 3000, 64, 64), dtype, beta=beta, gamma=gamma))
+
+
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_large_inputs_do_not_overflow_float16(kind: Any, causal: bool) -> None:
+    case = a_case(kind, causal, (1, 1, 1000, 64, 64), "float16")
+    inputs = make_inputs(case)
+    factor = np.float16(30 if kind == "softmax" else 1000)
+    check(case, Inputs(q=inputs.q * factor, k=inputs.k * factor, v=inputs.v))
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
+def test_very_negative_queries_and_keys(kind: Any, causal: bool, dtype: Any) -> None:
+    case = a_case(kind, causal, (1, 1, 700, 64, 64), dtype)
+    inputs = make_inputs(case)
+    shift = np.where(np.arange(700) % 3 == 1, -25, 0)[:, None]
+    check(
+        case,
+        Inputs(
+            q=(inputs.q + shift).astype(inputs.q.dtype),
+            k=(inputs.k + shift[::-1]).astype(inputs.k.dtype),
+            v=inputs.v,
+        ),
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_the_build_compiles_everything(kind: Any, causal: bool, dtype: Any) -> None:
+    """What the first call still had to compile would be timed as if it were work."""
+    names = ("softmax",) if kind == "softmax" else ("states", "scan", "full")
+    modules = [import_part(f"backends.triton.{name}") for name in names]
+    kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
+
+    def count() -> int:
+        return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())
+
+    case = a_case(kind, causal, (1, 1, 4500, 48, 24), dtype)
+    kernel = load_backend("triton").build(case, "fused")
+    built = count()
+    assert built > 0
+    kernel.load(make_inputs(case))
+    kernel.wait(kernel())
+    assert count() == built
+
+
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_more_pairs_than_a_grid_axis_has(kind: Any, causal: bool) -> None:
+    """70,000 (batch, head) pairs: the second and third axis of a grid end at 65,535."""
+    check(a_case(kind, causal, (7000, 10, 3, 16, 16), "float32"))
+
+
+@pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
+def test_offsets_past_32_bits(kind: Any, causal: bool) -> None:
+    """2.7e9 elements a tensor, 4.2 million positions: the last pair agrees with itself computed alone."""
+    needed, n = 40 << 30, (1 << 22) + 5
+    if torch.cuda.mem_get_info()[0] < needed:
+        pytest.skip(f"needs {needed >> 30} GiB of free GPU memory")
+    launch = import_part("backends.triton.launch")
+    launch.enter("cuda")
+    plan = import_part("backends.triton.plan")
+    attend = importlib.import_module(f"backends.triton.{'scan' if causal else 'full'}").attention
+    case = a_case(kind, causal, (1, 5, n, 128, 128), "bfloat16")
+    torch.manual_seed(0)
+    qkv = [torch.randn(1, 5, n, 128, dtype=torch.bfloat16, device="cuda") for _ in range(3)]
+    o = attend(plan.make_plan(case, "cuda"), launch.start, *qkv)
+    assert bool(torch.isfinite(o[0, 4]).all())
+    alone = a_case(kind, causal, (1, 1, n, 128, 128), "bfloat16")
+    last = attend(plan.make_plan(alone, "cuda"), launch.start, *(x[:, 4:].contiguous() for x in qkv))
+    found, wanted = o[0, 4].float(), last[0, 0].float()
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-2
