@@ -1,0 +1,117 @@
+"""JAX: the attentions as XLA compiles them, and jax.nn's two softmax kernels. Importing it imports no JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtbench.backend import (
+    GROUPED_HEADS,
+    KV_LEN,
+    LENGTHS,
+    AttentionFunction,
+    DeclaredBackend,
+    Kernel,
+    Limit,
+    Requirement,
+)
+from mtbench.spec import Case
+
+__all__ = ["BACKEND", "JaxBackend"]
+
+JAX_NN = ("xla", "cudnn")
+"""The forms that are jax.nn.dot_product_attention, which has limits of its own."""
+
+LIMITS = (
+    GROUPED_HEADS,
+    KV_LEN,
+    LENGTHS,
+    Limit(
+        kind="notyet",
+        what="xla and cudnn with value_dim other than head_dim",
+        reason="jax.nn.dot_product_attention wants value in the shape of key",
+        applies=lambda case, form: form in JAX_NN and case.value_dim != case.head_dim,
+    ),
+    Limit(
+        kind="notyet",
+        what="xla in float16 on a CPU",
+        reason="it asks for the dot algorithm F16_F16_F32, which XLA does not have there",
+        applies=lambda case, form: form == "xla" and case.dtype == "float16" and case.device == "cpu",
+    ),
+    Limit(
+        kind="never",
+        what="cudnn on a CPU",
+        reason="cuDNN is a library for NVIDIA GPUs",
+        applies=lambda case, form: form == "cudnn" and case.device != "cuda",
+    ),
+    Limit(
+        kind="notyet",
+        what="cudnn in float32",
+        reason="JAX hands cuDNN float16, bfloat16 and float8 only",
+        applies=lambda case, form: form == "cudnn" and case.dtype == "float32",
+    ),
+    Limit(
+        kind="notyet",
+        what="cudnn with head_dim not a multiple of 8",
+        reason="cuDNN has no such kernel, and JAX refuses it",
+        applies=lambda case, form: form == "cudnn" and case.head_dim % 8 > 0,
+    ),
+    Limit(
+        kind="notimpl",
+        what="cudnn with head_dim above 128",
+        reason="JAX takes up to 256 from compute capability 9.0 on, which a declaration does not see",
+        applies=lambda case, form: form == "cudnn" and case.head_dim > 128,
+    ),
+    Limit(
+        kind="notyet",
+        what="cudnn with seq_len 1",
+        reason="cuDNN takes one query for decoding, which up to version 9.9 it refuses with a causal mask",
+        applies=lambda case, form: form == "cudnn" and case.seq_len == 1,
+    ),
+)
+
+
+class JaxBackend(DeclaredBackend):
+    """The functions of this package, compiled ahead of time and differentiated by JAX."""
+
+    def build(self, case: Case, form: str) -> Kernel:
+        """See `Backend.build`."""
+        from mtbench.frameworks import load_framework
+
+        function, layout, config = _implementation(case, form)
+
+        def call(q: Any, k: Any, v: Any) -> Any:
+            return function(q, k, v, case)
+
+        return load_framework("jax").kernel(call, case, layout=layout, config=config)
+
+
+def _implementation(case: Case, form: str) -> tuple[AttentionFunction, str, dict[str, Any]]:
+    """The function of a form, the layout of its arrays, and what it chose for this case."""
+    if case.spec.kind == "softmax":
+        from . import softmax
+
+        if form in JAX_NN:
+            return getattr(softmax, form), "bnhd", {}
+        if form == "chunked":
+            return softmax.chunked, "bhnd", {"block": softmax.block_size(case)}
+        return softmax.parallel, "bhnd", {}
+    from . import chunked, linear
+
+    if form == "chunked":
+        return chunked.chunked, "bhnd", chunked.schedule(case)._asdict()
+    return getattr(linear, form), "bhnd", {}
+
+
+_FORMS = ("parallel", "chunked", "recurrent")
+
+BACKEND = JaxBackend(
+    name="jax",
+    framework="jax",
+    form_table={
+        "softmax": ("parallel", "chunked", *JAX_NN),
+        "linear": _FORMS,
+        "momentum": _FORMS,
+    },
+    requires=(Requirement(distribution="jax", minimum="0.8"),),
+    limits=LIMITS,
+)

@@ -1,0 +1,137 @@
+"""How the numbers are rounded, in one place: products, the feature map, and blocks of positions.
+
+Matrix products take operands in the case's dtype and accumulate in float32. States, normalisers and running
+sums are float32, and so is what multiplies them. The precision is given with every product, because a user's
+own process need not have set ``jax_default_matmul_precision``: without it, float32 means TF32 on a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtbench.spec import Case
+
+__all__ = [
+    "exact",
+    "feature",
+    "finish",
+    "join",
+    "key_feature",
+    "key_scale",
+    "product",
+    "query_feature",
+    "recomputed",
+    "rounded",
+    "split",
+]
+
+SMALLEST_SIZE = 2.0**-50
+"""Below this phi is nothing beside eps; the square of its inverse still is a float32."""
+
+recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+"""For the body of a scan: autodiff keeps what goes in and computes the rest again when it comes back. Inside
+a scan the two computations cannot be merged by the compiler, so nothing need prevent that."""
+
+
+def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
+    """An einsum of two operands rounded to the case's dtype, accumulated and returned in float32.
+
+    In bfloat16 the algorithm is named, so that autodiff's products round their float32 cotangents to
+    bfloat16 as well. float16 keeps them in float32: they shrink as 1/seq_len, below float16's range.
+    """
+    bfloat16 = case.dtype == "bfloat16"
+    return jnp.einsum(
+        equation,
+        a.astype(case.dtype),
+        b.astype(case.dtype),
+        precision=lax.DotAlgorithmPreset.BF16_BF16_F32 if bfloat16 else lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """An einsum in float32 throughout: for states, which would lose their long sums in a half dtype."""
+    return jnp.einsum(
+        equation,
+        a.astype(jnp.float32),
+        b.astype(jnp.float32),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def rounded(x: jax.Array, case: Case) -> jax.Array:
+    """float32 values that the case's dtype can hold: what `product` would multiply."""
+    return x.astype(case.dtype).astype(jnp.float32)
+
+
+def feature(x: jax.Array) -> jax.Array:
+    """``phi(x) = elu(x) + 1``, in float32. Its derivative is 1 for x > 0 and exp(x) for x <= 0.
+
+    The exponential sees no positive number, whose overflow would turn the gradient into NaN; and the choice
+    is by `where` and not by `minimum`, whose gradient at a tie, at 0, is a half.
+    """
+    x = x.astype(jnp.float32)
+    positive = x > 0
+    return jnp.where(positive, x + 1.0, jnp.exp(jnp.where(positive, 0.0, x)))
+
+
+def key_scale(k: jax.Array, case: Case) -> jax.Array:
+    """What phi(k) is divided by, [batch, heads, 1, 1] or all 1: in float16, the size of its largest value.
+
+    Numerator and normaliser are linear in phi(q_i) and in all phi(k_j) at once, so neither division changes
+    the output once eps is divided too. In float16 it keeps phi inside the dtype's range: a product of large
+    ones cannot overflow, and the phi of large negative inputs, below 6e-8 from -17 on, keeps its digits.
+    A power of two, it changes no other bit, so that a later key still changes no earlier output.
+    """
+    if case.dtype != "float16":
+        return jnp.ones((1, 1, 1, 1), jnp.float32)
+    return _size_of_feature(k, (2, 3))
+
+
+def key_feature(k: jax.Array, scale: jax.Array) -> jax.Array:
+    """phi(k) over its scale, [..., positions, head_dim] in float32."""
+    return feature(k) / scale
+
+
+def query_feature(q: jax.Array, scale: jax.Array, case: Case) -> tuple[jax.Array, jax.Array]:
+    """phi(q) [..., positions, head_dim] in float32, and eps to add to the normaliser [..., positions].
+
+    In float16 phi(q_i) is divided by the size of its largest value, as the keys are by `scale`.
+    """
+    phi = feature(q)
+    if case.dtype != "float16":
+        return phi, jnp.full(phi.shape[:-1], case.spec.eps, jnp.float32)
+    size = _size_of_feature(q, (-1,))
+    return phi / size, (case.spec.eps / (size * scale))[..., 0]
+
+
+def _size_of_feature(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The power of two nearest the largest phi(x): no bits of the mantissa are left."""
+    largest = feature(lax.stop_gradient(jnp.max(x, axes, keepdims=True)))
+    return lax.reduce_precision(jnp.maximum(largest, SMALLEST_SIZE), exponent_bits=8, mantissa_bits=0)
+
+
+def finish(num: jax.Array, den: jax.Array, factor: float, case: Case) -> jax.Array:
+    """``factor * num / den`` in the case's dtype: num [..., value_dim] and den [...], both float32."""
+    return (num / den[..., None] * factor).astype(case.dtype)
+
+
+def split(x: jax.Array, size: int) -> jax.Array:
+    """[batch, heads, positions, dim] to [batch, heads, blocks, size, dim].
+
+    The last position is repeated until the last block is full: unlike 0, that is in the range of the rest.
+    """
+    tail = -x.shape[2] % size
+    if tail:
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, tail), (0, 0)), mode="edge")
+    return x.reshape(*x.shape[:2], x.shape[2] // size, size, x.shape[3])
+
+
+def join(x: jax.Array, positions: int) -> jax.Array:
+    """The inverse of `split`: what filled up the last block goes."""
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], x.shape[4])[:, :, :positions]
