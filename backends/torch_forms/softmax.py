@@ -58,24 +58,28 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     above_diagonal = n[:, None] < n[None, :]
     step = wrap(_online_step)
 
-    def one_query_block(qb: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int) -> torch.Tensor:
+    def one_query_block(
+        qb: torch.Tensor, ks: tuple[torch.Tensor, ...], vs: tuple[torch.Tensor, ...], start: int
+    ) -> torch.Tensor:
         rows = qb.shape[2]
         top = qb.new_full((*qb.shape[:3], 1), -torch.inf, dtype=torch.float32)
         total = torch.zeros_like(top)
-        acc = qb.new_zeros((*qb.shape[:3], v.shape[3]), dtype=torch.float32)
-        for at in range(0, start + rows if causal else k.shape[2], size):
-            kb, vb = k[:, :, at : at + size], v[:, :, at : at + size]
+        acc = qb.new_zeros((*qb.shape[:3], vs[0].shape[3]), dtype=torch.float32)
+        for at, kb, vb in zip(range(0, size * len(ks), size), ks, vs, strict=True):
             hidden = above_diagonal[:rows, : kb.shape[2]] if causal and at == start else None
             if padding is not None:
                 pad = padding[..., at : at + size]
                 hidden = pad if hidden is None else hidden | pad
             top, total, acc = step(qb, kb, vb, top, total, acc, hidden, scale)
-        return (acc / total).to(v.dtype)
+        return (acc / total).to(vs[0].dtype)
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        # split once: a slice taken in the loop would send back a gradient as long as the whole sequence.
+        ks, vs = k.split(size, 2), v.split(size, 2)
         blocks = []
-        for start in range(0, q.shape[2], size):
-            arguments = (q[:, :, start : start + size], k, v, start)
+        for index, qb in enumerate(q.split(size, 2)):
+            seen = index + 1 if causal else len(ks)
+            arguments = (qb, ks[:seen], vs[:seen], index * size)
             if torch.is_grad_enabled():
                 blocks.append(checkpoint(one_query_block, *arguments, use_reentrant=False))
             else:
