@@ -104,7 +104,8 @@ def _online_step(
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
     # The first key of a sequence is never hidden, so from the first block on the maximum is finite.
-    new_top = torch.maximum(top, scores.amax(-1, keepdim=True)).detach()
+    # It only guards the exponential, whatever its value: no gradient goes through it, and none is kept for.
+    new_top = torch.maximum(top, scores.detach().amax(-1, keepdim=True))
     p = torch.exp(scores - new_top)
     shrink = torch.exp(top - new_top)
     total = total * shrink + p.sum(-1, keepdim=True)

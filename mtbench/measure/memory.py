@@ -1,10 +1,17 @@
 """The peak of the host's resident memory over one call.
 
 Linux keeps a process's high-water mark (VmHWM), and writing 5 to /proc/self/clear_refs sets it back to what
-is resident now. Two things would spoil the difference. Memory that the allocator holds free is resident
-already, so a call that reuses it seems to need nothing: glibc's malloc_trim(0) returns every free page of
-every arena first, in this process, with the allocator's thresholds left as they are when timing. And
-getrusage's ru_maxrss is inherited from the parent and has no reset, so it is not used.
+is resident now. Three things would spoil the difference:
+
+- Memory that the allocator holds free is resident already, so a call that reuses it seems to need nothing:
+  glibc's malloc_trim(0) returns every free page of every arena first.
+- Small objects that outlive a large block split the hole it leaves, and the next block of that size needs new
+  memory: a call of thousands of small steps seems to need all their temporaries at once. So for the measured
+  call blocks of 64 KiB and more get mappings of their own (M_MMAP_THRESHOLD), which slows the call.
+- getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
+
+For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been freed
+(`settle_allocator`): the same in every row, whatever came before it.
 """
 
 from __future__ import annotations
@@ -14,7 +21,6 @@ import functools
 import gc
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,10 +28,14 @@ import psutil
 from mtbench.backend import Kernel
 from mtbench.frameworks import PeakMemory
 
-__all__ = ["host_peak"]
+__all__ = ["host_peak", "settle_allocator"]
 
 VMHWM = "VmHWM after clear_refs and malloc_trim"
 SAMPLED = "resident set sampled every millisecond (psutil)"
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+MEASURING_THRESHOLD = 64 << 10
+SETTLED_THRESHOLD = 32 << 20  # the most that glibc's own adjustment goes to, on 64 bits
 
 
 def host_peak(kernel: Kernel) -> PeakMemory:
@@ -33,14 +43,27 @@ def host_peak(kernel: Kernel) -> PeakMemory:
     gc.collect()
     if not (sys.platform == "linux" and _clear_refs()):
         return _sampled(kernel)
-    trim = _malloc_trim()
-    if trim is None:
-        return PeakMemory(bytes=None, method="this C library has no malloc_trim, so VmHWM misses reuse")
-    trim(0)
-    _clear_refs()
-    before = _status("VmRSS")
-    kernel.wait(kernel())
-    return PeakMemory(bytes=max(0, _status("VmHWM") - before), method=VMHWM)
+    libc = _glibc()
+    if libc is None:
+        return PeakMemory(bytes=None, method="this C library is not glibc: VmHWM would miss what is reused")
+    libc.mallopt(M_MMAP_THRESHOLD, MEASURING_THRESHOLD)
+    try:
+        libc.malloc_trim(0)
+        _clear_refs()
+        before = _status("VmRSS")
+        kernel.wait(kernel())
+        return PeakMemory(bytes=max(0, _status("VmHWM") - before), method=VMHWM)
+    finally:
+        settle_allocator()
+
+
+def settle_allocator() -> None:
+    """Set glibc's thresholds to where they move by themselves as large blocks are freed. Nothing where the C
+    library is another."""
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, SETTLED_THRESHOLD)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * SETTLED_THRESHOLD)
 
 
 def _clear_refs() -> bool:
@@ -59,8 +82,9 @@ def _status(key: str) -> int:
 
 
 @functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
 
 
 def _sampled(kernel: Kernel) -> PeakMemory:

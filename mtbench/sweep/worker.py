@@ -14,6 +14,7 @@ import traceback
 from mtbench.errors import BackendFailure
 from mtbench.frameworks import load_framework
 from mtbench.measure.clocks import Sampling
+from mtbench.measure.memory import settle_allocator
 from mtbench.registry import load_backend
 from mtbench.spec import Case
 from mtbench.sweep.channel import Channel
@@ -30,6 +31,7 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
     if sys.platform == "linux":
         # A runner that is killed takes its workers with it, in the middle of a measurement too.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    settle_allocator()
     channel = Channel(handle)
     try:
         backend = load_backend(name)

@@ -328,8 +328,8 @@ def test_the_numbers_of_the_docstrings():
     assert doctest.testmod(reports.format).failed == 0
 
 
-def test_unknown_status_and_noisy_rows(make_run, row):
+def test_noisy_rows_and_unreadable_lines_are_told_of(make_run, row):
     rows = [row(1.0, row={"flags": ("noisy",)}), dataclasses.replace(row(None, form="x"), status="odd")]
     page = checked(write_report(make_run(rows)))
     assert "Timed, to be read with care" in page.text
-    assert "1 odd" in page.text
+    assert "1 line of measurements.jsonl cannot be read" in page.text
