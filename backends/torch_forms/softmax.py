@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from mtbench.spec import Case
 
@@ -58,9 +58,9 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     above_diagonal = n[:, None] < n[None, :]
     step = wrap(_online_step)
 
-    def one_query_block(
-        qb: torch.Tensor, ks: tuple[torch.Tensor, ...], vs: tuple[torch.Tensor, ...], start: int
-    ) -> torch.Tensor:
+    def one_query_block(start: int, qb: torch.Tensor, *keys_and_values: torch.Tensor) -> torch.Tensor:
+        count = len(keys_and_values) // 2
+        ks, vs = keys_and_values[:count], keys_and_values[count:]
         rows = qb.shape[2]
         top = qb.new_full((*qb.shape[:3], 1), -torch.inf, dtype=torch.float32)
         total = torch.zeros_like(top)
@@ -79,14 +79,32 @@ def chunked(case: Case, wrap: Wrap) -> Function:
         blocks = []
         for index, qb in enumerate(q.split(size, 2)):
             seen = index + 1 if causal else len(ks)
-            arguments = (qb, ks[:seen], vs[:seen], index * size)
-            if torch.is_grad_enabled():
-                blocks.append(checkpoint(one_query_block, *arguments, use_reentrant=False))
-            else:
-                blocks.append(one_query_block(*arguments))
+            block = functools.partial(one_query_block, index * size)
+            blocks.append(_Recomputed.apply(block, qb, *ks[:seen], *vs[:seen]))  # type: ignore[no-untyped-call]
         return torch.cat(blocks, 2)
 
     return run
+
+
+class _Recomputed(torch.autograd.Function):
+    """A function of tensors that keeps its arguments alone, and is run again, by autograd, in the backward.
+
+    torch.utils.checkpoint leaves reference cycles that hold tensors until Python's collector comes by: a
+    thousand small blocks then need the memory that they are cut into blocks to save.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            output = ctx.function(*inputs)
+        return None, *torch.autograd.grad(output, inputs, gradients)
 
 
 def _online_step(

@@ -45,12 +45,14 @@ def rows() -> Iterator[object]:
 def judge_row(name: str, form: str, case: Case) -> None:
     backend = load_backend(name)
     judge = Judge(case, make_inputs(case))
-    load_framework(backend.framework).start(case.device, cpus())
+    framework = load_framework(backend.framework)
+    framework.start(case.device, cpus())
     kernel = backend.build(case, form)
     kernel.load(judge.inputs)
     result = kernel()
     kernel.wait(result)
     outputs = kernel.outputs(result)
+    framework.release()
     assert judge.contract_problem(outputs) is None
     for array, agreement in judge.agreement(form, outputs).items():
         assert agreement.passes, f"{array} of {case.id}: {agreement}"
