@@ -75,7 +75,9 @@ def test_agrees_with_the_oracle(name: str, form: str, kind: str, dtype: str) -> 
                     dtype=dtype,  # type: ignore[arg-type]
                     mode=mode,
                 )
-                if backend.unsupported(case, form) is None:
+                # Compiling takes seconds: with its gradients the output is judged too.
+                again = mode == "forward" and name == "torch-compile" and form != "flex"
+                if backend.unsupported(case, form) is None and not again:
                     judge_row(name, form, case)
                     done += 1
     assert done or any(limit.kind == "notyet" or limit.kind == "never" for limit in backend.limits)
