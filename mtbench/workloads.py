@@ -88,6 +88,10 @@ class Workload:
         return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
 
 
+FAST_FORMS: dict[str, Any] = {"form": ("chunked", "fused", "sdpa", "flex", "xla", "cudnn")}
+"""The forms a user would choose among: no N x N array of ours, no loop over tokens."""
+ON_A_CARD: dict[str, Any] = {"device": ("cuda",), "dtype": ("bfloat16",), "heads": (16,)}
+
 FLAGS = Workload(
     name="",
     why="the axes named on the command line",
@@ -107,47 +111,29 @@ PRESETS = {
         Workload(
             name="default",
             why=(
-                "each axis around one base point (batch 1, 8 heads of 64, 512 tokens), forward and backward: "
-                "a full product would ask for hours and show little more"
+                "each axis around one base point (batch 1, 8 heads of 64, 512 tokens), with the backward "
+                "along seq_len: a full product would ask for hours and show little more"
             ),
             grids=(
                 Grid(seq_len=(128, 512, 2048), mode=("forward", "forward_backward")),
-                Grid(seq_len=(512,), batch=(4,), mode=("forward", "forward_backward")),
-                Grid(seq_len=(512,), head_dim=(32, 128), mode=("forward", "forward_backward")),
+                Grid(seq_len=(512,), batch=(4,)),
+                Grid(seq_len=(512,), head_dim=(32, 128)),
             ),
             sampling=Sampling(limit_s=0.5, warmup_s=0.05),
         ),
         Workload(
             name="gpu",
             why=(
-                "language-model shapes in bfloat16: about 131,072 tokens a batch at head_dim 64 and 128, and "
-                "one long sequence, where the chip must be filled from a single batch entry"
+                "language-model shapes in bfloat16, every form at 1,024 tokens and the fast ones to 4,096; "
+                "one long sequence, where the chip must be filled from a single batch entry; head_dim 128; "
+                "and forward with backward"
             ),
             grids=(
-                Grid(
-                    device=("cuda",),
-                    dtype=("bfloat16",),
-                    batch=(8,),
-                    heads=(16,),
-                    seq_len=(512, 1024, 2048, 4096),
-                ),
-                Grid(device=("cuda",), dtype=("bfloat16",), heads=(16,), seq_len=(1024, 4096, 16384)),
-                Grid(
-                    device=("cuda",),
-                    dtype=("bfloat16",),
-                    batch=(8,),
-                    heads=(16,),
-                    seq_len=(4096,),
-                    head_dim=(128,),
-                ),
-                Grid(
-                    device=("cuda",),
-                    dtype=("bfloat16",),
-                    batch=(8,),
-                    heads=(16,),
-                    seq_len=(1024, 4096),
-                    mode=("forward_backward",),
-                ),
+                Grid(**ON_A_CARD, batch=(8,), seq_len=(1024,)),
+                Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(512, 1024, 2048, 4096)),
+                Grid(**ON_A_CARD, **FAST_FORMS, seq_len=(16384,)),
+                Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(4096,), head_dim=(128,)),
+                Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(4096,), mode=("forward_backward",)),
             ),
             sampling=Sampling(limit_s=0.5),
         ),
@@ -160,7 +146,7 @@ PRESETS = {
             grids=(
                 Grid(
                     attention=("softmax",),
-                    form=("chunked", "sdpa", "flex", "fused", "xla", "cudnn"),
+                    **FAST_FORMS,
                     heads=(4,),
                     seq_len=(2048, 8192, 32768),
                 ),
