@@ -32,13 +32,8 @@ def _padded(dim: int) -> int:
 
 
 def softmax_tiles(case: Case) -> Tiles:
-    """Those of the flash kernel.
-
-    The value tile is not much narrower than the head tile: Triton 3.6 compiled bfloat16 tiles of 32 and 16
-    into a kernel that was wrong on an H100 (and right in the interpreter), where 32 and 32 were right.
-    """
-    head_dim = _padded(case.head_dim)
-    value_dim = max(_padded(case.value_dim), min(head_dim, 32), head_dim // 2)
+    """Those of the flash kernel."""
+    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
     wide = max(head_dim, value_dim) > 64
     if case.dtype == "float32":
         rows, keys, warps, stages = (64, 16, 8, 2) if wide else (64, 32, 8, 2)

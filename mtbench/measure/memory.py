@@ -6,8 +6,8 @@ resident now. Three things would spoil the difference:
 - Memory that the allocator holds free is resident already, so a call that reuses it seems to need nothing:
   glibc's malloc_trim(0) returns every free page of every arena first.
 - Small objects that outlive a large block split the hole it leaves, and the next block of that size needs
-  new memory: a call of many small steps seems to need all their temporaries at once. So for the measured call
-  blocks of 64 KiB and more get mappings of their own (M_MMAP_THRESHOLD), which slows it.
+  new memory: a call of many small steps seems to need all their temporaries at once. So for the measured
+  call blocks of 64 KiB and more get mappings of their own (M_MMAP_THRESHOLD), which slows it.
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
 For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been freed
