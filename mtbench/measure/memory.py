@@ -10,8 +10,8 @@ resident now. Three things would spoil the difference:
   call blocks of 64 KiB and more get mappings of their own (M_MMAP_THRESHOLD), which slows it.
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
-For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been freed
-(`settle_allocator`): the same in every row, whatever came before it.
+For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been
+  freed (`settle_allocator`): the same in every row, whatever came before it.
 """
 
 from __future__ import annotations
