@@ -90,6 +90,7 @@ class Workload:
 
 FAST_FORMS: dict[str, Any] = {"form": ("chunked", "fused", "sdpa", "flex", "xla", "cudnn")}
 """The forms a user would choose among: no N x N array of ours, no loop over tokens."""
+FOUR_HEADS: dict[str, Any] = {"heads": (4,)}
 ON_A_CARD: dict[str, Any] = {"device": ("cuda",), "dtype": ("bfloat16",), "heads": (16,)}
 
 FLAGS = Workload(
@@ -105,21 +106,22 @@ PRESETS = {
         Workload(
             name="quick",
             why="a first look: every backend and form at two lengths, in under two minutes on two cores",
-            grids=(Grid(seq_len=(128, 512), heads=(4,)),),
+            grids=(Grid(**FOUR_HEADS, seq_len=(64, 512)),),
             sampling=Sampling(least=10, limit_s=0.3, warmup_s=0.02),
         ),
         Workload(
             name="default",
             why=(
-                "each axis around one base point (batch 1, 8 heads of 64, 512 tokens), with the backward "
+                "each axis around one base point (batch 1, 4 heads of 64, 256 tokens), with the backward "
                 "along seq_len: a full product would ask for hours and show little more"
             ),
             grids=(
-                Grid(seq_len=(128, 512, 2048), mode=("forward", "forward_backward")),
-                Grid(seq_len=(512,), batch=(4,)),
-                Grid(seq_len=(512,), head_dim=(32, 128)),
+                Grid(**FOUR_HEADS, seq_len=(64, 256, 1024), mode=("forward", "forward_backward")),
+                Grid(**FOUR_HEADS, seq_len=(256,), batch=(4,)),
+                Grid(**FOUR_HEADS, seq_len=(256,), head_dim=(32, 128)),
             ),
-            sampling=Sampling(limit_s=0.5, warmup_s=0.05),
+            # Under ten minutes on two cores: a call of over a tenth of a second has 8 samples, and says so.
+            sampling=Sampling(limit_s=0.3, warmup_s=0.05, slow_s=0.1, least_slow=8),
         ),
         Workload(
             name="gpu",
@@ -147,13 +149,13 @@ PRESETS = {
                 Grid(
                     attention=("softmax",),
                     **FAST_FORMS,
-                    heads=(4,),
+                    **FOUR_HEADS,
                     seq_len=(2048, 8192, 32768),
                 ),
                 Grid(
                     attention=("linear", "momentum"),
                     form=SUBQUADRATIC,
-                    heads=(4,),
+                    **FOUR_HEADS,
                     seq_len=(2048, 8192, 32768, 131072, 262144),
                 ),
             ),
