@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbench.inputs import Array, Inputs
+from mtbench import AttentionSpec, Case
+from mtbench.inputs import Array, Inputs, make_inputs
 from mtbench.measure.memory import SAMPLED, VMHWM, _sampled, host_peak
 
 MIB = 1 << 20
@@ -84,3 +85,30 @@ def test_without_the_high_water_mark_it_is_sampled_and_says_so() -> None:
     assert peak.method == SAMPLED
     assert peak.bytes is not None
     assert abs(peak.bytes - 256 * MIB) <= 26 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+@pytest.mark.parametrize(
+    "framework",
+    [
+        "numpy",
+        pytest.param("torch", marks=pytest.mark.torch),
+        pytest.param("jax", marks=pytest.mark.jax),
+    ],
+)
+def test_what_a_kernel_returns_is_measured_after_it_was_timed(framework: str) -> None:
+    """Many calls under the settled allocator first: a framework's threads keep what they freed."""
+    from mtbench.frameworks import load_framework
+    from mtbench.measure.memory import settle_allocator
+
+    settle_allocator()
+    for n in (1024, 4096, 1024):
+        case = Case(spec=AttentionSpec(kind="softmax"), heads=8, seq_len=n, head_dim=64)
+        kernel = load_framework(framework).kernel(lambda q, k, v: v * 2, case)
+        kernel.load(make_inputs(case))
+        for _ in range(30):
+            kernel.wait(kernel())
+        wanted = 8 * n * 64 * 4
+        peak = host_peak(kernel).bytes
+        assert peak is not None
+        assert abs(peak - wanted) <= max(0.05 * wanted, MIB / 2), (n, peak / MIB)

@@ -11,7 +11,7 @@ resident now. Three things would spoil the difference:
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
 For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been
-  freed (`settle_allocator`): the same in every row, whatever came before it.
+freed (`settle_allocator`): the same in every row, whatever came before it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def host_peak(kernel: Kernel) -> PeakMemory:
     if libc is None:
         return PeakMemory(bytes=None, method="this C library is not glibc: VmHWM would miss what is reused")
     libc.mallopt(M_MMAP_THRESHOLD, MEASURING_THRESHOLD)
+    libc.mallopt(M_TRIM_THRESHOLD, MEASURING_THRESHOLD)
     try:
+        # malloc_trim leaves the top of other threads' arenas alone; a free under the new threshold does not.
+        kernel.wait(kernel())
         libc.malloc_trim(0)
         _clear_refs()
         before = _status("VmRSS")
