@@ -100,5 +100,11 @@ def _load(names: tuple[str, ...]) -> dict[str, Backend]:
 
 
 def _relative(arguments: list[str]) -> list[str]:
-    """Absolute paths made relative to here: a run folder tells nobody's home."""
-    return [os.path.relpath(word) if Path(word).is_absolute() else word for word in arguments]
+    """Absolute paths made relative to here, or to their last part where they lie elsewhere: a run folder
+    tells nobody's home."""
+    return [_relative_path(word) if Path(word).is_absolute() else word for word in arguments]
+
+
+def _relative_path(path: str) -> str:
+    relative = os.path.relpath(path)
+    return Path(path).name if relative.startswith(os.pardir) else relative
