@@ -38,21 +38,6 @@ NUMPY_2_4 = Requirement(distribution="numpy", minimum="2.4")
 INTERPRETER_FOR_IT = Requirement(distribution="triton", minimum="3.7")
 
 
-RIGHT_ON_HOPPER = Requirement(distribution="triton", minimum="3.7.1")
-
-
-def miscompiled(case: Case, form: str) -> bool:
-    """Half-precision tiles whose rows are not whole multiples of 16 bytes, on a card, with a Triton before
-    3.7.1. On an H100 with Triton 3.6 some of these kernels were wrong, by another amount every time (softmax
-    17 and 9; linear 50 and 50, 100 and 9; momentum 23 and 23), while the interpreter has them right and every
-    kernel of dims that are multiples of 8 was right on the card. Linear and momentum attention in float16 run
-    in TF32, and were right too.
-    """
-    narrow = case.dtype == "bfloat16" or (case.dtype == "float16" and case.spec.kind == "softmax")
-    odd = case.head_dim % 8 != 0 or case.value_dim % 8 != 0
-    return case.device == "cuda" and narrow and odd and RIGHT_ON_HOPPER.missing() is not None
-
-
 class TritonBackend(DeclaredBackend):
     """The Triton kernels of this folder, each one form: ``fused``.
 
@@ -116,12 +101,6 @@ BACKEND = TritonBackend(
         KV_LEN,
         LENGTHS,
         FORWARD_ONLY,
-        Limit(
-            kind="notyet",
-            what="half precision on a GPU, head_dim or value_dim not a multiple of 8, Triton before 3.7.1",
-            reason="its compiler makes wrong kernels of some of these on Hopper",
-            applies=miscompiled,
-        ),
         Limit(
             kind="notimpl",
             what=f"head_dim above {MAX_DIM}",

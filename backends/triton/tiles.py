@@ -31,12 +31,24 @@ def _padded(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
+def _ragged(case: Case) -> bool:
+    """Half-precision rows that are not whole multiples of 16 bytes, which no thread can load at once.
+
+    On Hopper a dot of 4 warps or more becomes a wgmma, which reads its operands from shared memory; of such
+    rows Triton 3.6 made kernels whose results were wrong, by another amount at every run. Two warps get
+    mma instructions instead, whose operands lie in registers.
+    """
+    return case.dtype != "float32" and (case.head_dim % 8 != 0 or case.value_dim % 8 != 0)
+
+
 def softmax_tiles(case: Case) -> Tiles:
     """Those of the flash kernel."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
     wide = max(head_dim, value_dim) > 64
     if case.dtype == "float32":
         rows, keys, warps, stages = (64, 16, 8, 2) if wide else (64, 32, 8, 2)
+    elif _ragged(case):
+        rows, keys, warps, stages = (32, 32, 2, 2)
     else:
         rows, keys, warps, stages = (128, 64, 8, 3) if wide else (128, 64, 4, 3)
     return Tiles(
@@ -57,6 +69,8 @@ def linear_tiles(case: Case) -> Tiles:
     momentum = case.spec.kind == "momentum"
     if case.dtype == "float32":
         chunk, block, warps = (16, 16, 8) if wide else (32, 32, 8)
+    elif _ragged(case):
+        chunk, block, warps = (16, 32, 2) if wide else (32, 32, 2)
     elif case.dtype == "float16":
         chunk, block, warps = (32, 32, 8) if wide else (32, 64, 8)
     elif momentum:

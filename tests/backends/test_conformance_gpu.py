@@ -63,9 +63,9 @@ def test_the_device_clock_agrees_with_cuda_events() -> None:
 
     case = Case(
         spec=AttentionSpec(kind="softmax"),
-        batch=8,
+        batch=4,
         heads=16,
-        seq_len=4096,
+        seq_len=16384,
         dtype="bfloat16",
         device="cuda",
     )
@@ -87,8 +87,8 @@ def test_the_device_clock_agrees_with_cuda_events() -> None:
         torch.cuda.synchronize()
         events.append(start.elapsed_time(end))
     by_events = sorted(events)[15]
-    # Events also see the launch; one kernel of over half a millisecond hardly notices.
-    assert device.median == pytest.approx(by_events, rel=0.05)
+    # Events also see the launch, some 40 us: one kernel of 5 ms hardly notices.
+    assert device.median == pytest.approx(by_events, rel=0.03)
     assert device.median <= span.median * 1.0001
 
 
