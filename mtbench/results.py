@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ __all__ = [
     "RunFolder",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added launches, what the machine did meanwhile, the seconds of each stage and the static estimate."""
 
 Status = Literal["ok", "unsupported", "unavailable", "wrong", "oom", "crash", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -81,13 +83,43 @@ class Measurement:
     first_call_s: float | None = None
     """Seconds of the first call: just-in-time compilation and autotuning."""
     peak_memory_bytes: int | None = None
+    """Measured over one call: outputs and temporaries, inputs left out."""
     memory_method: str = ""
+    """How it was read, or why not."""
+    static_memory_bytes: int | None = None
+    """What the compiler says a call needs (XLA); measured by nobody."""
     agreement: Mapping[str, Agreement] = field(default_factory=dict)
     """o, and in mode forward_backward dq, dk and dv."""
     compared: str = ""
     """What the oracle judged: ``all rows``, or how many sampled rows."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What the kernel chose for itself."""
+    machine: tuple[Mapping[str, Any], ...] = ()
+    """A launch each: what the machine did while the clocks ran (`mtbench.measure.machine`)."""
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds the row spent in each stage, all launches together."""
+
+    def joined(self, later: Measurement) -> Measurement:
+        """This row and another launch of it, as one row: clocks joined, errors the worse of the two, the
+        rest as the first launch had it. A launch that failed makes the row fail."""
+        seconds = Counter(self.stage_s)
+        seconds.update(later.stage_s)
+        together: dict[str, Any] = {"stage_s": dict(seconds), "machine": self.machine + later.machine}
+        if later.status != "ok":
+            reason = f"launch {len(self.machine) + 1}: {later.reason}"
+            return replace(self, status=later.status, reason=reason, **together)
+        for name in ("wall_ms", "device_ms", "span_ms"):
+            first, second = getattr(self, name), getattr(later, name)
+            if first is not None and second is not None:
+                together[name] = first + second
+        return replace(
+            self,
+            flags=tuple(dict.fromkeys((*self.flags, *later.flags))),
+            agreement={
+                name: max(a, later.agreement.get(name, a), key=_badness) for name, a in self.agreement.items()
+            },
+            **together,
+        )
 
     @property
     def id(self) -> str:
@@ -99,10 +131,7 @@ class Measurement:
         """The agreement nearest to its tolerance, or furthest beyond it."""
         if not self.agreement:
             return None
-        return max(
-            self.agreement.values(),
-            key=lambda a: float("inf") if a.relative != a.relative else a.relative / a.tolerance,
-        )
+        return max(self.agreement.values(), key=_badness)
 
     @property
     def relative_error(self) -> float | None:
@@ -160,6 +189,7 @@ class Measurement:
             "first_call_s": self.first_call_s,
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_method": self.memory_method,
+            "static_memory_bytes": self.static_memory_bytes,
             "relative_error": _json_float(self.relative_error),
             "tolerance": self.tolerance,
             "compared": self.compared,
@@ -172,6 +202,8 @@ class Measurement:
                 for name, a in self.agreement.items()
             },
             "config": dict(self.config),
+            "machine": [dict(launch) for launch in self.machine],
+            "stage_s": dict(self.stage_s),
         }
 
     @classmethod
@@ -212,6 +244,9 @@ class Measurement:
             device_ms=samples("device_ms"),
             span_ms=samples("span_ms"),
             flags=tuple(row["flags"]),
+            machine=tuple(row.get("machine", ())),
+            stage_s=row.get("stage_s", {}),
+            static_memory_bytes=row.get("static_memory_bytes"),
             agreement={
                 name: Agreement(
                     relative=_read_float(a["relative"]),
@@ -228,6 +263,12 @@ class Measurement:
                 ).split()
             },
         )
+
+
+def _badness(agreement: Agreement) -> float:
+    """Over 1 is beyond the tolerance; NaN is worst."""
+    relative = agreement.relative
+    return float("inf") if relative != relative else relative / agreement.tolerance
 
 
 class _NewerSchemaError(BadInput):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Samples"]
 
@@ -17,19 +19,45 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one clock, in milliseconds, in the order they were taken; at least one."""
+    """The samples of one clock, in milliseconds, in the order they were taken; at least one.
+
+    A launch is a process started for the measurement. What differs between two processes (where memory came
+    to lie, which core, what the machine did meanwhile) is the same for all samples of one, so with several
+    launches each counts once: by its median.
+    """
 
     values: tuple[float, ...]
+    """Of all launches, one after another."""
+    sizes: tuple[int, ...]
+    """Samples of each launch."""
 
-    def __init__(self, values: Iterable[float]) -> None:
+    def __init__(self, values: Iterable[float], sizes: Iterable[int] | None = None) -> None:
         object.__setattr__(self, "values", tuple(float(v) for v in values))
+        object.__setattr__(self, "sizes", (len(self.values),) if sizes is None else tuple(sizes))
         if not self.values:
             raise ValueError("a clock that took no sample is an error, not a zero")
+        if sum(self.sizes) != len(self.values) or min(self.sizes) < 1:
+            raise ValueError(f"{len(self.values)} samples are not launches of {self.sizes}")
+
+    def __add__(self, later: Samples) -> Samples:
+        """These launches and later ones."""
+        return Samples(self.values + later.values, self.sizes + later.sizes)
+
+    @property
+    def launches(self) -> tuple[tuple[float, ...], ...]:
+        """The samples of each launch."""
+        ends = list(itertools.accumulate(self.sizes))
+        return tuple(self.values[end - size : end] for end, size in zip(ends, self.sizes, strict=True))
+
+    @functools.cached_property
+    def launch_medians(self) -> tuple[float, ...]:
+        """The median of each launch, ms: what two runs are compared by."""
+        return tuple(float(np.median(launch)) for launch in self.launches)
 
     @property
     def median(self) -> float:
-        """The median, ms."""
-        return float(np.median(self.values))
+        """The median of the launches' medians, ms; of one launch, its median."""
+        return float(np.median(self.launch_medians))
 
     @property
     def minimum(self) -> float:
@@ -45,13 +73,19 @@ class Samples:
     def interval(self) -> tuple[float, float]:
         """The 95% percentile-bootstrap interval of the median, ms.
 
-        The resampling is seeded: the same samples give the same interval. One sample has none, so both
-        ends are that sample.
+        With several launches, launches are drawn first and then samples within each: few launches give a
+        wide interval, as they should. The resampling is seeded: the same samples give the same interval.
+        One sample has none, so both ends are that sample.
         """
-        values = np.asarray(self.values)
-        draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+        rng = np.random.default_rng(0)
+        # [resample, launch]: the median of one resample of each launch
+        medians = np.stack([_resampled_medians(rng, np.asarray(x)) for x in self.launches], axis=1)
+        count = len(self.sizes)
+        if count > 1:
+            chosen = rng.integers(0, count, (RESAMPLES, count))
+            medians = np.take_along_axis(medians, chosen, axis=1)
         tail = 100 * (1 - CONFIDENCE) / 2
-        low, high = np.percentile(np.median(values[draws], axis=1), [tail, 100 - tail])
+        low, high = np.percentile(np.median(medians, axis=1), [tail, 100 - tail])
         return float(low), float(high)
 
     @property
@@ -68,7 +102,7 @@ class Samples:
         return sum(not (q1 - reach <= v <= q3 + reach) for v in self.values)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. `median` and the rest are there for readers; `from_dict` takes `samples` alone."""
+        """For JSON. The samples and the size of each launch say all; the rest is there for readers."""
         low, high = self.interval
         return {
             "median": self.median,
@@ -78,9 +112,17 @@ class Samples:
             "p95": self.p95,
             "outliers": self.outliers,
             "samples": list(self.values),
+            "launch_sizes": list(self.sizes),
+            "launch_medians": list(self.launch_medians),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Samples:
-        """The samples that `to_dict` wrote."""
-        return cls(data["samples"])
+        """The samples that `to_dict` wrote; schema 1 had one launch and no sizes."""
+        return cls(data["samples"], data.get("launch_sizes"))
+
+
+def _resampled_medians(rng: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    draws = rng.integers(0, len(values), (RESAMPLES, len(values)))
+    medians: NDArray[np.float64] = np.median(values[draws], axis=1)
+    return medians
