@@ -3,20 +3,26 @@ one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from mtbench import __version__
-from mtbench.errors import BackendFailure, BadInput
+from mtbench.errors import BackendFailure, BadInput, StorageError
 from mtbench.words import floats, names, optional_names, whole_numbers
+
+if TYPE_CHECKING:
+    from mtbench.sweep.command import Outcome
 
 __all__ = ["app", "main"]
 
 BAD_INPUT = 2
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""A disk that takes no more, which is nobody's mistake and deserves one line."""
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -33,7 +39,13 @@ def main() -> None:
     """The console script: errors in the input become one line."""
     try:
         app()
-    except (BadInput, BackendFailure) as error:
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mtbench: {where}{error.strerror}", file=sys.stderr)  # noqa: T201
+        sys.exit(BAD_INPUT)
+    except (BadInput, BackendFailure, StorageError) as error:
         print(f"mtbench: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(BAD_INPUT)
 
@@ -106,6 +118,22 @@ def run(
         float | None,
         typer.Option(help="Most GiB resident in a worker. [default: 0.9 of what is free]"),
     ] = None,
+    launches: Annotated[
+        int | None,
+        typer.Option(help="Fresh processes every row is measured in; comparing wants 8. [default: 1]", min=1),
+    ] = None,
+    interleave: Annotated[
+        bool | None,
+        typer.Option(
+            "--interleave/--by-backend",
+            help="All backends in turn within a case, in a seeded order, or one after another. "
+            "[default: interleave]",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder, as it was asked for; no other option."),
+    ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
     """Sweep attentions over backends and sizes, and leave a folder with a report.
@@ -116,6 +144,11 @@ def run(
     from mtbench.sweep import command
     from mtbench.workloads import workload
 
+    if resume is not None:
+        given = [word for word in sys.argv[2:] if word.startswith("--") and not word.startswith("--resume")]
+        if given:
+            raise BadInput(f"--resume goes on as the run was asked for: leave out {', '.join(given)}")
+        _conclude(command.resume_sweep(resume), resume)
     sweep = workload(preset).override(
         attention=names(attention),
         form=optional_names(form),
@@ -145,7 +178,14 @@ def run(
         memory_limit_gib=memory_limit,
         host=host,
         arguments=sys.argv[1:],
+        launches=launches or 1,
+        interleaved=interleave is not False,
     )
+    _conclude(outcome, folder)
+
+
+def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
+    """The report, one line, and the exit code."""
     report_file = _reports().write_report(folder)
     typer.echo(f"\n{outcome.summary}\nreport: {report_file}")
     if outcome.interrupted:
@@ -159,6 +199,117 @@ def report(
 ) -> None:
     """Build a run's report, figures and exports again, from its folder alone."""
     typer.echo(f"report: {_reports().write_report(folder)}")
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            help="The baseline: a run folder, pytest-benchmark's JSON, or a folder of such files."
+        ),
+    ],
+    b: Annotated[Path, typer.Argument(help="The candidate. B / A over 1 is slower.")],
+    effect: Annotated[float, typer.Option(help="The smallest effect that matters, %.")] = 3.0,
+    markdown: Annotated[Path | None, typer.Option(help="Write it for a pull request, too.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write every figure, too.")] = None,
+    across_machines: Annotated[
+        bool, typer.Option("--across-machines", help="Compare though the machines differ.")
+    ] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Show the cases that are the same, too.")] = False,
+) -> None:
+    """Compare two runs case by case: slower, faster, same or unsure.
+
+    Exit code: 0 when nothing is slower; 1 when a case is, or worked in A and fails in B; 3 when every case is
+    unsure; 2 for bad input, and for machines that differ.
+    """
+    from mtbench.compare import compare_sides, comparison_json, comparison_markdown, read_side
+    from mtbench.comparison_display import print_comparison
+
+    comparison = compare_sides(
+        read_side(a), read_side(b), effect_percent=effect, across_machines=across_machines
+    )
+    for option, file, text in (
+        ("--markdown", markdown, comparison_markdown),
+        ("--json", json_, comparison_json),
+    ):
+        if file is not None:
+            _write(option, file, text(comparison))
+    print_comparison(comparison, every=all_)
+    raise typer.Exit(comparison.exit_code)
+
+
+@app.command()
+def noise(
+    a: Annotated[Path | None, typer.Argument(help="A run folder, to measure nothing again.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="Another, of the same code.")] = None,
+    launches: Annotated[int, typer.Option(help="Of every row of every run; comparing wants 8.", min=3)] = 8,
+    pairs: Annotated[int, typer.Option(help="Pairs of runs, one run after the other.", min=1)] = 1,
+    preset: Annotated[str, typer.Option(help="What is measured.")] = "quick",
+    backend: Annotated[str | None, typer.Option(help="As for `mtbench run`. [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(help="As for `mtbench run`.", min=1)] = None,
+    effect: Annotated[float, typer.Option(help="The smallest effect that matters, %.")] = 3.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of noise.json, noise.md and the runs. [default: mtbench-noise-TIME]"),
+    ] = None,
+) -> None:
+    """Measure how far runs of the same code differ on this machine, and what a comparison could find on it.
+
+    With two run folders it measures nothing, and writes only where --out says.
+    """
+    from mtbench.compare import compare_sides, floor_json, floor_markdown, measure_floor, read_side
+    from mtbench.comparison_display import print_floor
+
+    if a is not None and b is None:
+        raise BadInput(f"noise {a}: a second run of the same code is missing")
+    if a is not None and b is not None:
+        sides = [(a, b)]
+    else:
+        out = out or Path(f"mtbench-noise-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        sides = [(out / f"pair-{pair + 1}" / "a", out / f"pair-{pair + 1}" / "b") for pair in range(pairs)]
+        for folder in (folder for pair in sides for folder in pair):
+            _measure_again(folder, preset, backend, launches, threads)
+    floor = measure_floor(
+        [compare_sides(read_side(one), read_side(other), effect_percent=effect) for one, other in sides]
+    )
+    if out is not None:
+        _write("--out", out / "noise.json", floor_json(floor))
+        _write("--out", out / "noise.md", floor_markdown(floor))
+    print_floor(floor)
+    if out is not None:
+        typer.echo(f"noise: {out / 'noise.md'}")
+
+
+def _measure_again(
+    folder: Path, preset: str, backend: str | None, launches: int, threads: int | None
+) -> None:
+    """One run of a noise floor."""
+    from mtbench.sweep import command
+    from mtbench.workloads import workload
+
+    outcome = command.run_sweep(
+        workload(preset),
+        names(backend),
+        folder,
+        threads=threads,
+        timeout_s=None,
+        memory_limit_gib=None,
+        host=False,
+        arguments=sys.argv[1:],
+        launches=launches,
+    )
+    if outcome.interrupted:
+        typer.echo(f"\ninterrupted: what was measured is in {folder}", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _write(option: str, file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{option} {file} cannot be written: {error.strerror}") from error
 
 
 @app.command(name="list")

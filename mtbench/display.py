@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -57,8 +57,8 @@ class _Counted(Progress):
         self._spent: dict[str, list[float]] = {}
         self._row_began = self._began
 
-    def begin(self, rows: list[PlannedRow]) -> None:
-        self.rows = rows
+    def begin(self, steps: Sequence[PlannedRow]) -> None:
+        self.rows = list(steps)
 
     def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
         now = time.monotonic()
@@ -97,9 +97,9 @@ class _Live(_Counted):
         self._bar, self._console = bar, console
         self._task = bar.add_task("planning", total=None, left="")
 
-    def begin(self, rows: list[PlannedRow]) -> None:
-        super().begin(rows)
-        self._bar.update(self._task, total=len(rows))
+    def begin(self, steps: Sequence[PlannedRow]) -> None:
+        super().begin(steps)
+        self._bar.update(self._task, total=len(self.rows))
 
     def row(self, index: int, row: PlannedRow, stage: str) -> None:
         self._bar.update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendFailure", "BadInput", "nearest"]
+__all__ = ["BackendFailure", "BadInput", "StorageError", "nearest"]
 
 
 class BadInput(ValueError):
@@ -17,6 +17,10 @@ class BadInput(ValueError):
 
 class BackendFailure(RuntimeError):
     """A backend could not be loaded, or broke its own contract (wrong shape, dtype or name)."""
+
+
+class StorageError(RuntimeError):
+    """A result could not be written; what was written before is whole. One line, as for `BadInput`."""
 
 
 def nearest(value: str, known: Iterable[str]) -> str:

@@ -12,7 +12,14 @@ from types import ModuleType
 from mtbench.backend import Backend
 from mtbench.errors import BackendFailure, BadInput, nearest
 
-__all__ = ["BUILTIN_BACKENDS", "ENTRY_POINT_GROUP", "backend_names", "import_part", "load_backend"]
+__all__ = [
+    "BUILTIN_BACKENDS",
+    "ENTRY_POINT_GROUP",
+    "backend_names",
+    "entry_point_module",
+    "import_part",
+    "load_backend",
+]
 
 ENTRY_POINT_GROUP = "mtbench.backends"
 
@@ -62,6 +69,12 @@ def import_part(name: str) -> ModuleType:
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def entry_point_module(name: str) -> str | None:
+    """The module that an installed package's backend of that name lies in, or None."""
+    point = _entry_points().get(name)
+    return None if point is None else point.module
 
 
 def backend_names() -> list[str]:

@@ -8,7 +8,6 @@ the report, the figures and the exports, is made from those two.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ __all__ = [
     "Agreement",
     "Measurement",
     "Run",
-    "RunFolder",
+    "read_rows",
 ]
 
 SCHEMA_VERSION = 2
@@ -99,6 +98,11 @@ class Measurement:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds the row spent in each stage, all launches together."""
 
+    @property
+    def launches(self) -> int:
+        """Processes it was measured in so far; 0 where none was started for it."""
+        return len(self.machine)
+
     def joined(self, later: Measurement) -> Measurement:
         """This row and another launch of it, as one row: clocks joined, errors the worse of the two, the
         rest as the first launch had it. A launch that failed makes the row fail."""
@@ -106,7 +110,7 @@ class Measurement:
         seconds.update(later.stage_s)
         together: dict[str, Any] = {"stage_s": dict(seconds), "machine": self.machine + later.machine}
         if later.status != "ok":
-            reason = f"launch {len(self.machine) + 1}: {later.reason}"
+            reason = f"launch {self.launches + 1}: {later.reason}"
             return replace(self, status=later.status, reason=reason, **together)
         for name in ("wall_ms", "device_ms", "span_ms"):
             first, second = getattr(self, name), getattr(later, name)
@@ -325,15 +329,8 @@ class Run:
                 f"{folder} has schema {header['schema']} and needs a newer mtbench "
                 f"(this one reads {SCHEMA_VERSION})"
             )
-        rows, unreadable = [], 0
         rows_file = folder / "measurements.jsonl"
-        for line in rows_file.read_text(encoding="utf-8").splitlines() if rows_file.exists() else ():
-            try:
-                rows.append(Measurement.from_row(json.loads(line)))
-            except _NewerSchemaError:
-                raise
-            except (ValueError, KeyError, TypeError, AttributeError):
-                unreadable += 1
+        rows, unreadable = read_rows(rows_file.read_bytes() if rows_file.exists() else b"")
         return cls(folder=folder, header=header, measurements=tuple(rows), unreadable_lines=unreadable)
 
     def __iter__(self) -> Iterator[Measurement]:
@@ -344,47 +341,24 @@ class Run:
         return replace(self, measurements=measurements)
 
 
-class RunFolder:
-    """A run folder, being written by the one process that created it."""
+def read_rows(text: bytes) -> tuple[list[Measurement], int]:
+    """The rows of a measurements.jsonl and how many of its lines are none.
 
-    def __init__(self, folder: Path | str) -> None:
-        """Create it.
+    While a run of several launches goes on, a row has a line for each launch so far, the last of which
+    holds all: that one counts, in the place of the first.
 
-        Raises:
-            BadInput: it is a file, already holds a run, or cannot be created.
-        """
-        self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise BadInput(f"--out {self.folder} is a file, not a folder: name another")
+    Raises:
+        BadInput: a newer mtbench wrote a row.
+    """
+    rows: dict[str, Measurement] = {}
+    unreadable = 0
+    for line in text.splitlines():
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Exclusive creation, so that two runs never write one folder.
-            (self.folder / "run.json").open("x").close()
-        except FileExistsError:
-            raise BadInput(f"--out {self.folder} already holds a run: name another folder") from None
-        except OSError as error:
-            raise BadInput(f"--out {self.folder} cannot be written: {error.strerror}") from error
-        self._rows = (self.folder / "measurements.jsonl").open("a", encoding="utf-8")
-
-    def write_header(self, header: Mapping[str, Any]) -> None:
-        """Write run.json whole: a reader sees the old one or the new one, never half of one."""
-        text = json.dumps({"schema": SCHEMA_VERSION, **header}, indent=2, allow_nan=False)
-        temporary = self.folder / "run.json.new"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "run.json")
-
-    def append(self, measurement: Measurement) -> None:
-        """Write one row and force it to the disk."""
-        self._rows.write(json.dumps(measurement.to_row(), allow_nan=False) + "\n")
-        self._rows.flush()
-        os.fsync(self._rows.fileno())
-
-    def close(self) -> None:
-        """No row can be written after."""
-        self._rows.close()
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            row = Measurement.from_row(json.loads(line))
+        except _NewerSchemaError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unreadable += 1
+        else:
+            rows[row.id] = row
+    return list(rows.values()), unreadable

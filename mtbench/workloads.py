@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mtbench.errors import BadInput, nearest
@@ -86,6 +86,19 @@ class Workload:
         """The same with some axes replaced in every grid; None leaves an axis as it is."""
         given: dict[str, Any] = {name: value for name, value in axes.items() if value is not None}
         return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json, so that a run can be gone on with."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Workload:
+        """The inverse of `to_dict`, from JSON."""
+        grids = []
+        for grid in data["grids"]:
+            axes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in grid.items()}
+            grids.append(Grid(**axes))
+        return cls(**{**data, "grids": tuple(grids), "sampling": Sampling(**data["sampling"])})
 
 
 FAST_FORMS: dict[str, Any] = {"form": ("chunked", "fused", "sdpa", "flex", "xla", "cudnn")}

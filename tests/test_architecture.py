@@ -30,6 +30,7 @@ ALLOWED = {
     "mtbench/inputs.py": ("mtbench.spec",),
     "mtbench/backend.py": ("mtbench.inputs", "mtbench.spec", "mtbench.frameworks"),
     "mtbench/results.py": ("mtbench.errors", "mtbench.measure.statistics", "mtbench.spec"),
+    "mtbench/run_folder.py": ("mtbench.errors", "mtbench.results"),
     "mtbench/measure": (
         "mtbench.backend",
         "mtbench.errors",

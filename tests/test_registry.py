@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_an_entry_point_is_a_backend_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "their_package.py").write_text((ROOT / "tests/sweep/faulty.py").read_text())
+    (tmp_path / "their_package.py").write_text((ROOT / "tests/known/faulty.py").read_text())
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("theirs", "their_package:BACKEND", registry.ENTRY_POINT_GROUP)
     broken = EntryPoint("broken", "no_such_package:BACKEND", registry.ENTRY_POINT_GROUP)

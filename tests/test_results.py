@@ -8,7 +8,8 @@ import pytest
 
 from mtbench import AttentionSpec, BadInput, Case
 from mtbench.measure.statistics import Samples
-from mtbench.results import SCHEMA_VERSION, Agreement, Measurement, Run, RunFolder
+from mtbench.results import SCHEMA_VERSION, Agreement, Measurement, Run
+from mtbench.run_folder import RunFolder
 
 
 def full_row(**changes: object) -> Measurement:
@@ -73,7 +74,7 @@ def test_a_row_without_a_measurement() -> None:
 
 
 def test_a_run_folder_is_read_back(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run") as folder:
+    with RunFolder.create(tmp_path / "run") as folder:
         folder.write_header({"environment": {"os": "x"}})
         folder.append(full_row())
         # On disk at once: a reader does not wait for the run to end.
@@ -82,7 +83,7 @@ def test_a_run_folder_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_off_by_a_crash_and_damage_are_counted_not_fatal(tmp_path: Path) -> None:
-    with RunFolder(tmp_path) as folder:
+    with RunFolder.create(tmp_path) as folder:
         folder.write_header({"environment": {}})
         folder.append(full_row())
     with (tmp_path / "measurements.jsonl").open("a") as file:
@@ -94,7 +95,7 @@ def test_a_line_cut_off_by_a_crash_and_damage_are_counted_not_fatal(tmp_path: Pa
 
 
 def test_a_row_of_a_later_schema_is_not_skipped(tmp_path: Path) -> None:
-    with RunFolder(tmp_path) as folder:
+    with RunFolder.create(tmp_path) as folder:
         folder.write_header({"environment": {}})
     (tmp_path / "measurements.jsonl").write_text(json.dumps({"schema": SCHEMA_VERSION + 1}) + "\n")
     with pytest.raises(BadInput, match="newer mtbench"):
@@ -102,16 +103,16 @@ def test_a_row_of_a_later_schema_is_not_skipped(tmp_path: Path) -> None:
 
 
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run"), pytest.raises(BadInput, match="already holds a run"):
-        RunFolder(tmp_path / "run")
+    with RunFolder.create(tmp_path / "run"), pytest.raises(BadInput, match="already holds a run"):
+        RunFolder.create(tmp_path / "run")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="is a file"):
-        RunFolder(tmp_path / "file")
+        RunFolder.create(tmp_path / "file")
     with pytest.raises(BadInput, match="cannot be written"):
-        RunFolder(tmp_path / "file" / "below")
+        RunFolder.create(tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize(

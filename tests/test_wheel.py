@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not mtbench: somebody else')\n")
     (tmp_path / "mine.py").write_text(
-        (ROOT / "tests" / "sweep" / "faulty.py").read_text().replace('"faulty"', '"mine"')
+        (ROOT / "tests" / "known" / "faulty.py").read_text().replace('"faulty"', '"mine"')
     )
     return tmp_path
 

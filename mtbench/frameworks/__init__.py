@@ -15,7 +15,7 @@ from mtbench.backend import Kernel
 from mtbench.errors import BadInput, nearest
 from mtbench.spec import Case
 
-__all__ = ["FRAMEWORKS", "Framework", "PeakMemory", "load_framework"]
+__all__ = ["FRAMEWORKS", "MEMORY_WORKERS", "Framework", "MemoryWorker", "PeakMemory", "load_framework"]
 
 FRAMEWORKS = ("torch", "jax", "numpy")
 
@@ -27,6 +27,27 @@ class PeakMemory:
     bytes: int | None
     method: str
     """How it was read; with bytes None, why it could not be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryWorker:
+    """A process of its own in which peak memory is read."""
+
+    environment: Mapping[str, str]
+    """What must be in its environment."""
+    compiled_in: str
+    """The variable that names a folder of compiled programs, which the timing worker fills for it."""
+
+
+MEMORY_WORKERS: Mapping[tuple[str, str], MemoryWorker] = {
+    # XLA's own allocator keeps one peak a process, which compiling raises. CUDA's pool has a peak that can
+    # be reset, but allocates so slowly that clocks would show it: 10 ms a call for 3, on an H100.
+    ("jax", "cuda"): MemoryWorker(
+        environment={"XLA_PYTHON_CLIENT_ALLOCATOR": "cuda_async"},
+        compiled_in="JAX_COMPILATION_CACHE_DIR",
+    ),
+}
+"""The (framework, device) whose peak memory is not read where the clocks run."""
 
 
 class Framework(Protocol):
@@ -58,6 +79,9 @@ class Framework(Protocol):
 
     def peak_memory(self, kernel: Kernel, device: str) -> PeakMemory:
         """The peak of one call of a kernel that has run before."""
+
+    def static_memory(self, kernel: Kernel) -> int | None:
+        """Bytes that the compiler says a call needs beyond its arguments; None where it says nothing."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception of this framework says that memory ran out."""

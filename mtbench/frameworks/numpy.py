@@ -84,6 +84,11 @@ def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
     return host_peak(kernel)
 
 
+def static_memory(kernel: Kernel) -> int | None:
+    """See `Framework.static_memory`."""
+    return None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """See `Framework.is_out_of_memory`."""
     return isinstance(error, MemoryError)

@@ -167,6 +167,11 @@ def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
     return PeakMemory(bytes=torch.cuda.max_memory_allocated() - before, method=CUDA_PEAK)
 
 
+def static_memory(kernel: Kernel) -> int | None:
+    """See `Framework.static_memory`."""
+    return None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """See `Framework.is_out_of_memory`. The CPU allocator raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (

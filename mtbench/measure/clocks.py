@@ -20,7 +20,7 @@ from mtbench.backend import Kernel
 from mtbench.measure.cupti import CuptiError, recorder
 from mtbench.measure.statistics import Samples
 
-__all__ = ["Sampling", "device_samples", "union_ns", "wall_samples"]
+__all__ = ["Sampling", "device_samples", "union_ns", "wall_samples", "warm_up"]
 
 INTERVAL = "interval"
 TIME_LIMIT = "time limit"
@@ -47,13 +47,18 @@ class Sampling:
         return asdict(self)
 
 
-def wall_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, str]:
-    """Host milliseconds, and what ended the sampling: ``interval`` or ``time limit``."""
+def warm_up(kernel: Kernel, sampling: Sampling) -> None:
+    """Calls for `Sampling.warmup_s`, one at the least."""
     began = time.perf_counter()
     while True:
         kernel.wait(kernel())
         if time.perf_counter() - began >= sampling.warmup_s:
-            break
+            return
+
+
+def wall_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, str]:
+    """Host milliseconds of a kernel that is warm, and what ended the sampling: ``interval`` or ``time
+    limit``."""
 
     def one() -> float:
         flush()
@@ -65,8 +70,10 @@ def wall_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) 
     return _sample(one, sampling)
 
 
-def device_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, Samples]:
-    """Milliseconds by the device clock and by the span clock, of the same calls.
+def device_samples(
+    kernel: Kernel, flush: Callable[[], None], sampling: Sampling
+) -> tuple[Samples, Samples, str]:
+    """Milliseconds by the device clock and by the span clock, of the same calls, and what ended it.
 
     Raises:
         CuptiError: CUPTI cannot be used here, or recorded no kernel for a call.
@@ -86,8 +93,8 @@ def device_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling
 
     with cupti.recording():
         kernel.wait(kernel())  # the first traced call pays for setting CUPTI up
-        device, _ = _sample(one, sampling)
-    return device, Samples(spans)
+        device, stop = _sample(one, sampling)
+    return device, Samples(spans), stop
 
 
 def union_ns(intervals: Iterable[tuple[int, int]]) -> int:

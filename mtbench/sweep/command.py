@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -14,13 +16,15 @@ from mtbench.display import show_progress
 from mtbench.errors import BadInput
 from mtbench.measure.environment import cpus, device_problem
 from mtbench.registry import BUILTIN_BACKENDS, load_backend
-from mtbench.results import FAILURES, STATUSES, Run, RunFolder
+from mtbench.results import FAILURES, STATUSES
+from mtbench.run_folder import RunFolder
 from mtbench.spec import DEVICES
-from mtbench.sweep.plan import plan_rows
+from mtbench.sweep.header import check_same, new_header, settings_from, workload_from
+from mtbench.sweep.plan import PlannedRow, plan_rows
 from mtbench.sweep.runner import Settings, SweepRunner
 from mtbench.workloads import Workload
 
-__all__ = ["Outcome", "run_sweep"]
+__all__ = ["Outcome", "resume_sweep", "run_sweep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +51,35 @@ def run_sweep(
     backends: tuple[str, ...] | None,
     folder: Path,
     *,
-    threads: int | None,
-    timeout_s: float | None,
-    memory_limit_gib: float | None,
-    host: bool,
-    arguments: list[str],
+    threads: int | None = None,
+    timeout_s: float | None = None,
+    memory_limit_gib: float | None = None,
+    host: bool = False,
+    arguments: Sequence[str] = (),
+    launches: int = 1,
+    interleaved: bool = True,
 ) -> Outcome:
     """Plan, check everything that can be checked, create the folder, and measure.
 
+    Args:
+        workload: what to measure.
+        backends: by name or file; None is mtbench's own.
+        folder: a new one.
+        threads: CPU threads of every backend; None is all CPUs.
+        timeout_s: the most that one row may take; None is the workload's.
+        memory_limit_gib: resident memory of a worker; None is nine tenths of what is free.
+        host: whether to record the machine's name.
+        arguments: the command line, for the record.
+        launches: times that every row is measured, in a fresh process each time.
+        interleaved: case by case, over all backends in a seeded order; else backend by backend.
+
     Raises:
         BadInput: before anything is written.
+        StorageError: a row could not be written; those before it are whole.
     """
     loaded = _load(backends or tuple(BUILTIN_BACKENDS))
     rows = plan_rows(workload, loaded)
-    for device in dict.fromkeys(row.case.device for row in rows):
-        if problem := device_problem(device):
-            there = [name for name in DEVICES if device_problem(name) is None]
-            raise BadInput(f"device {device!r} is not there: {problem}; there is: {', '.join(there)}")
+    _check_devices(rows)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
         if value is not None and not value > 0:
             raise BadInput(f"{option} {value}: must be above 0")
@@ -72,21 +88,60 @@ def run_sweep(
         raise BadInput(f"--threads {threads}: this process may use {available} CPUs")
     free = psutil.virtual_memory().available
     settings = Settings(
-        command=["mtbench", *_relative(arguments)],
+        sampling=workload.sampling,
         threads=threads or available,
         timeout_s=timeout_s or workload.timeout_s,
-        host=host,
         memory_limit_bytes=int(memory_limit_gib * 2**30 if memory_limit_gib else 0.9 * free),
+        launches=launches,
+        interleaved=interleaved,
+        seed=rows[0].case.seed,
     )
+    header = new_header(["mtbench", *_relative(arguments)], workload, rows, loaded, settings, host=host)
+    with RunFolder.create(folder) as run_folder:
+        return _measured(run_folder, header, rows, loaded, settings)
+
+
+def resume_sweep(folder: Path) -> Outcome:
+    """Go on with a run that was cut off, and measure what it lacks.
+
+    Raises:
+        BadInput: there is no run, another process is writing it, or the machine or the code has changed.
+        StorageError: as `run_sweep`.
+    """
+    run_folder, run = RunFolder.resume(folder)
+    with run_folder:
+        workload, backends = workload_from(run.header)
+        loaded = _load(backends)
+        rows = plan_rows(workload, loaded)
+        _check_devices(rows)
+        settings = settings_from(run.header, workload)
+        again = new_header(run.header["command"], workload, rows, loaded, settings, host=False)
+        check_same(run.header, again)
+        return _measured(run_folder, dict(run.header), rows, loaded, settings)
+
+
+def _measured(
+    folder: RunFolder,
+    header: dict[str, Any],
+    rows: Sequence[PlannedRow],
+    backends: Mapping[str, Backend],
+    settings: Settings,
+) -> Outcome:
     interrupted = False
-    with RunFolder(folder) as run_folder, show_progress() as progress:
-        runner = SweepRunner(run_folder, workload, rows, loaded, settings, progress)
+    with show_progress() as progress:
         try:
-            runner.run()
+            SweepRunner(folder, header, rows, backends, settings, progress).run()
         except KeyboardInterrupt:
             interrupted = True
-    counts = Counter[str](measurement.status for measurement in Run.load(folder))
+    counts = Counter[str](measurement.status for measurement in folder.rows.values())
     return Outcome(interrupted=interrupted, counts=dict(counts))
+
+
+def _check_devices(rows: Sequence[PlannedRow]) -> None:
+    for device in dict.fromkeys(row.case.device for row in rows):
+        if problem := device_problem(device):
+            there = [name for name in DEVICES if device_problem(name) is None]
+            raise BadInput(f"device {device!r} is not there: {problem}; there is: {', '.join(there)}")
 
 
 def _load(names: tuple[str, ...]) -> dict[str, Backend]:
@@ -99,7 +154,7 @@ def _load(names: tuple[str, ...]) -> dict[str, Backend]:
     return loaded
 
 
-def _relative(arguments: list[str]) -> list[str]:
+def _relative(arguments: Sequence[str]) -> list[str]:
     """Absolute paths made relative to here, or to their last part where they lie elsewhere: a run folder
     tells nobody's home."""
     return [_relative_path(word) if Path(word).is_absolute() else word for word in arguments]

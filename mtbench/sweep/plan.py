@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mtbench.backend import Backend
 from mtbench.errors import BadInput, nearest
@@ -11,7 +12,7 @@ from mtbench.results import Measurement
 from mtbench.spec import Case
 from mtbench.workloads import Grid, Workload
 
-__all__ = ["PlannedRow", "plan_rows"]
+__all__ = ["PlannedRow", "order", "plan_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +20,23 @@ class PlannedRow:
     """A row to be measured, or one whose outcome the declarations already tell."""
 
     case: Case
+    asked: str
+    """The backend as it was asked for: a name, or the path of a file."""
     backend: str
-    """As it was asked for: a name, or the path of a file."""
+    """Its own name."""
     form: str
     decided: Measurement | None = None
 
-    def outcome(self, backend_name: str, status: str, reason: str) -> Measurement:
+    @property
+    def id(self) -> str:
+        """That of its measurement."""
+        return self.outcome("ok", "").id
+
+    def outcome(self, status: str, reason: str) -> Measurement:
         """A row of this case and form that holds no measurement."""
         return Measurement(
             case=self.case,
-            backend=backend_name,
+            backend=self.backend,
             form=self.form,
             status=status,  # type: ignore[arg-type]
             reason=reason,
@@ -36,8 +44,11 @@ class PlannedRow:
 
 
 def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedRow]:
-    """The rows in the order they are measured: by backend, so that one worker lives at a time and no idle
-    one holds a GPU's memory, then by case, then by form.
+    """The rows by backend, then by case, then by form.
+
+    Args:
+        workload: what to measure.
+        backends: by the names they were asked for.
 
     Raises:
         BadInput: a form that no backend of the sweep has, or a workload without a row.
@@ -55,15 +66,31 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
         for grid in workload.grids:
             for case in grid.cases():
                 for form in _forms(grid, backend, case, whole=workload.name == ""):
-                    row = PlannedRow(case=case, backend=asked, form=form)
-                    decided = _decided(row, backend)
-                    key = f"{form}/{case.id}"
-                    if key not in seen:
-                        seen.add(key)
-                        rows.append(PlannedRow(case=case, backend=asked, form=form, decided=decided))
+                    row = PlannedRow(case=case, asked=asked, backend=backend.name, form=form)
+                    if row.id not in seen:
+                        seen.add(row.id)
+                        rows.append(replace(row, decided=_decided(row, backend)))
     if not rows:
         raise BadInput("nothing to measure: no backend has a form of these attentions")
     return rows
+
+
+def order(rows: Sequence[PlannedRow], *, seed: int, interleaved: bool) -> list[PlannedRow]:
+    """The order they are measured in.
+
+    Interleaved: case by case, and within a case backends and forms shuffled by the seed, so that what drifts
+    meanwhile (heat, a neighbour) falls on all alike. A worker of each backend then lives to the end.
+    Otherwise as planned, backend by backend: one worker lives at a time, and no idle one holds memory.
+    """
+    if not interleaved:
+        return list(rows)
+    by_case: dict[str, list[PlannedRow]] = {}
+    for row in rows:
+        by_case.setdefault(row.case.id, []).append(row)
+    shuffle = random.Random(seed).shuffle  # noqa: S311  (an order, no secret)
+    for together in by_case.values():
+        shuffle(together)
+    return [row for together in by_case.values() for row in together]
 
 
 def _kinds(workload: Workload) -> Iterable[str]:
@@ -82,8 +109,8 @@ def _forms(grid: Grid, backend: Backend, case: Case, *, whole: bool) -> Sequence
 def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:
     limit = backend.unsupported(row.case, row.form)
     if limit is not None:
-        return row.outcome(backend.name, "unsupported", str(limit))
+        return row.outcome("unsupported", str(limit))
     reason = backend.unavailable(row.case.device)
     if reason is not None:
-        return row.outcome(backend.name, "unavailable", reason)
+        return row.outcome("unavailable", reason)
     return None

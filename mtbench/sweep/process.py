@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,16 @@ class Ended(Exception):
 class WorkerProcess:
     """One worker. Every method but `stop` may raise `Ended`, after which only `stop` is of use."""
 
-    def __init__(self, backend: str, device: str, *, threads: int, log: Path, memory_limit: int) -> None:
+    def __init__(
+        self,
+        backend: str,
+        device: str,
+        *,
+        threads: int,
+        log: Path,
+        memory_limit: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         self._memory_limit = memory_limit
         self._log = log
@@ -55,7 +64,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(device, threads),
+                env=_environment(device, threads) | dict(environment or {}),
                 start_new_session=True,  # Ctrl-C reaches the runner alone, which decides
             )
         theirs.close()
@@ -70,11 +79,21 @@ class WorkerProcess:
         self, task: dict[str, Any], timeout_s: float, on_stage: Callable[[str], None]
     ) -> dict[str, Any]:
         """The row of one task."""
+        return self._ask({"want": "row", **task}, "row", timeout_s, on_stage)
+
+    def peak_memory(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """``bytes`` and ``method`` of one task's peak memory."""
+        self._stage = "memory"
+        return self._ask({"want": "peak", **task}, "peak", timeout_s, lambda stage: None)
+
+    def _ask(
+        self, task: dict[str, Any], wanted: str, timeout_s: float, on_stage: Callable[[str], None]
+    ) -> dict[str, Any]:
         try:
             self._channel.send(task)
         except OSError:
             raise self._died() from None
-        return self._await("row", timeout_s, on_stage)
+        return self._await(wanted, timeout_s, on_stage)
 
     def _await(
         self, wanted: str, timeout_s: float, on_stage: Callable[[str], None] = lambda stage: None
@@ -91,6 +110,9 @@ class WorkerProcess:
                     return answer
                 self._stage = message["stage"]
                 on_stage(self._stage)
+            elif self._process.poll() is not None and not self._channel.waiting(0):
+                # A process that a kernel forked may hold the other end open.
+                raise self._died()
             if time.monotonic() > deadline:
                 raise Ended("timeout", f"not done after {timeout_s:g} s, at: {self._stage}")
             self._check_memory()

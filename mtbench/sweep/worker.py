@@ -50,11 +50,17 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
             task = channel.receive()
         except (EOFError, OSError):
             return
+        case, form = Case.from_dict(task["case"]), task["form"]
+        if task["want"] == "peak":
+            peak = measurer.peak_memory(case, form)
+            channel.send({"peak": {"bytes": peak.bytes, "method": peak.method}})
+            continue
         measurement = measurer.measure(
-            Case.from_dict(task["case"]),
-            task["form"],
+            case,
+            form,
             Sampling(**task["sampling"]),
             lambda stage: channel.send({"stage": stage}),
+            memory=task["memory"],
         )
         channel.send({"row": measurement.to_row()})
 

@@ -76,7 +76,7 @@ def test_the_device_clock_agrees_with_cuda_events() -> None:
     def flush() -> None:
         framework.flush_cache("cuda")
 
-    device, span = device_samples(kernel, flush, Sampling(limit_s=0.5))
+    device, span, _ = device_samples(kernel, flush, Sampling(limit_s=0.5))
     events = []
     for _ in range(30):
         flush()

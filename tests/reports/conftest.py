@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mtbench.measure.statistics import Samples
-from mtbench.results import Agreement, Measurement, RunFolder
+from mtbench.results import Agreement, Measurement
+from mtbench.run_folder import RunFolder
 from mtbench.spec import AttentionSpec, Case
 
 FORMS = {
@@ -199,7 +200,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 def write_run(path: Path, rows: list[Measurement], **changes: Any) -> Path:
     """A run folder on disk."""
-    folder = RunFolder(path)
+    folder = RunFolder.create(path)
     folder.write_header(header(rows, **changes))
     for row in rows:
         folder.append(row)

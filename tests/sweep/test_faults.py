@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mtbench.results import Measurement, Run
+from mtbench.results import SCHEMA_VERSION, Measurement, Run
 from tests.conftest import Mtbench
 
-FAULTY = Path(__file__).parent / "faulty.py"
+FAULTY = Path(__file__).parents[1] / "known" / "faulty.py"
 
 EXPECTED = {
     "right": ("ok", ""),
@@ -24,6 +24,7 @@ EXPECTED = {
     "hangs": ("timeout", "not done after 3 s, at: first call"),
     "out_of_memory": ("oom", "MemoryError"),
     "allocates_without_end": ("oom", "resident memory passed the limit of 0.4 GiB, at: first call"),
+    "forks_and_dies": ("crash", "killed by SIGKILL), at: first call"),
     "prints": ("ok", ""),
 }
 
@@ -103,7 +104,7 @@ def test_the_header_tells_how_it_was_made(run: tuple[int, Run]) -> None:
     assert "host" not in header["environment"]
     for key in ("cpu", "memory_bytes", "python", "packages", "threads"):
         assert header["environment"][key], key
-    assert json.loads((run[1].folder / "run.json").read_text())["schema"] == 1
+    assert json.loads((run[1].folder / "run.json").read_text())["schema"] == SCHEMA_VERSION
 
 
 def test_ctrl_c_keeps_what_was_measured_and_writes_the_report(tmp_path: Path) -> None:
@@ -124,6 +125,8 @@ def test_ctrl_c_keeps_what_was_measured_and_writes_the_report(tmp_path: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts what it puts in the background with SIGINT ignored, tests too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     lines = folder / "measurements.jsonl"
     deadline = time.monotonic() + 60

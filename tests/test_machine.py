@@ -1,0 +1,73 @@
+"""A machine that was disturbed while the clocks ran says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from mtbench.measure.environment import cpus
+from mtbench.measure.machine import Watch, gpu_state, noise_reasons
+
+GPU = {"sm_mhz": 1980, "power_w": 300.0, "throttle": []}
+
+
+def gpu(**after: Any) -> dict[str, Any]:
+    return {"seconds": 1.0, "others_cpu": 0.9, "gpu": {"before": GPU, "after": GPU | after}}
+
+
+@pytest.mark.parametrize(
+    ("state", "reasons"),
+    [
+        ({"seconds": 1.0, "others_cpu": 0.01}, []),
+        ({"seconds": 1.0, "others_cpu": 0.5}, ["other processes took 50% of the CPUs"]),
+        ({"seconds": 0.01, "others_cpu": 0.5}, []),
+        ({"seconds": 1.0, "cpu_mhz": 2400.0, "cpu_max_mhz": 0.0}, []),
+        ({"seconds": 1.0, "cpu_mhz": 1200.0, "cpu_max_mhz": 3600.0}, ["the CPU ran at 1200 of 3600 MHz"]),
+        (gpu(), []),
+        (gpu(throttle=["power cap"]), ["the GPU's clocks were held down: power cap"]),
+        (gpu(sm_mhz=1200), ["the GPU's clock fell from 1980 to 1200 MHz"]),
+        ({"seconds": 1.0, "gpu": {"before": None, "after": None}}, []),
+    ],
+)
+def test_what_counts_as_noise(state: dict[str, Any], reasons: list[str]) -> None:
+    assert noise_reasons(state) == reasons
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's CPU times")
+def test_other_processes_are_seen() -> None:
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cpus())]
+    try:
+        time.sleep(0.3)
+        watch = Watch("cpu")
+        time.sleep(1.0)
+        state = watch.state()
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert state["others_cpu"] > 0.5
+    assert noise_reasons(state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's CPU times")
+def test_ones_own_work_is_not_another_process() -> None:
+    watch = Watch("cpu")
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        pass
+    state = watch.state()
+    # One busy CPU of `cpus()`, and it is ours: were it counted, it would be there on top of the others.
+    assert state["others_cpu"] <= 1.02 - 0.5 / state["seconds"] / cpus()
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_its_clocks() -> None:
+    state = gpu_state()
+    assert state is not None
+    assert state["sm_mhz"] > 100
+    assert state["power_w"] > 10
+    assert isinstance(state["throttle"], list)
