@@ -101,11 +101,9 @@ class Trial:
         return said.decode()
 
 
-def one_trial(
-    folder: Path, chance: random.Random, most: int, rows: int, launches: int
-) -> tuple[int, list[str]]:
+def one_trial(trial: Trial, chance: random.Random, most: int) -> tuple[int, list[str]]:
     """Kills made in one run, and what went wrong."""
-    trial = Trial(folder, rows, launches)
+    launches = trial.launches
     wrong: list[str] = []
     kills = killed_workers = 0
     trial.start()
