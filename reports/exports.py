@@ -33,6 +33,8 @@ def flat_row(row: Measurement) -> dict[str, Any]:
             flat[key] = " ".join(value)
         elif key == "lengths":
             flat[key] = None if value is None else " ".join(map(str, value))
+        elif key in ("machine", "stage_s"):
+            flat[key] = json.dumps(value, default=str) if value else ""
         elif key != "schema":
             flat[key] = value
         if key == "status":
@@ -53,6 +55,7 @@ def _flat_samples(name: str, found: Samples | None) -> dict[str, float | int | N
         f"{name}_min": None if found is None else found.minimum,
         f"{name}_p95": None if found is None else found.p95,
         f"{name}_samples_count": 0 if found is None else len(found.values),
+        f"{name}_launches_count": 0 if found is None else len(found.sizes),
         f"{name}_outliers_count": 0 if found is None else found.outliers,
     }
 

@@ -107,7 +107,8 @@ def facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     packages = environment.pop("packages", None)
     header = run.header
     told = {key: header.get(key) for key in ("mtbench", "started", "finished", "outcome")}
-    plan = {k: v for k, v in mapping(header.get("plan")).items() if k != "rows"}
+    # The rows have a table, and the workload is there to be read by a program.
+    plan = {k: v for k, v in mapping(header.get("plan")).items() if k not in ("rows", "workload")}
     command = " ".join(map(str, sequence(header.get("command"))))
     tables = [
         ("Machine", list(flatten(environment)) if environment else []),

@@ -17,7 +17,10 @@ __all__ = ["Cell", "Column", "Table", "all_rows"]
 
 REASON_LENGTH = 160
 ALWAYS = {"status", "attention", "backend", "form", "seq_len"}
-MEASURED = {"wall", "device time", "span", "peak memory", "error", "build", "first call", "flags", "reason"}
+MEASURED = {
+    *("wall", "device time", "span", "peak memory", "static estimate", "error", "build", "first call"),
+    *("flags", "reason"),
+}
 """Columns that are shown wherever a row has something there, equal or not."""
 
 
@@ -65,7 +68,8 @@ def _time(found: Samples | None) -> Cell:
     if found is None:
         return Cell(text="")
     low, high = found.interval
-    note = f"{interval(low, high)}; n = {len(found.values)}"
+    launches = f" in {len(found.sizes)} launches" if len(found.sizes) > 1 else ""
+    note = f"{interval(low, high)}; n = {len(found.values)}{launches}"
     return Cell(text=duration(found.median), value=found.median, note=note)
 
 
@@ -87,6 +91,7 @@ def _why(row: Measurement) -> str:
         parts.append(row.wall_reason)
     if row.case.device == "cuda" and row.ranked and row.device_ms is None:
         parts.append(row.device_reason)
+    parts += [reason for launch in row.machine for reason in launch.get("noisy", ())]
     return "; ".join(dict.fromkeys(part for part in parts if part))
 
 
@@ -122,7 +127,14 @@ def all_rows(rows: Sequence[Measurement]) -> Table:
             Column(title="span", numeric=True, hint="first kernel's start to last kernel's end"),
             lambda m: _time(m.span_ms),
         ),
-        (Column(title="peak memory", numeric=True), lambda m: _number(m.peak_memory_bytes, memory)),
+        (
+            Column(title="peak memory", numeric=True, hint="of one call, measured; inputs left out"),
+            lambda m: _number(m.peak_memory_bytes, memory),
+        ),
+        (
+            Column(title="static estimate", numeric=True, hint="of peak memory, by the compiler"),
+            lambda m: _number(m.static_memory_bytes, memory),
+        ),
         (
             Column(title="error", numeric=True, hint="relative, of the worst array; and its tolerance"),
             _error,

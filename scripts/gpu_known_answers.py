@@ -38,6 +38,7 @@ SAMPLING = Sampling(least=SAMPLES, limit_s=0.5)
 
 
 def a_case(kind: str, seq_len: int, batch: int = 8) -> Case:
+    """Causal, 16 heads of 64, bfloat16."""
     spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
     return Case(spec=spec, batch=batch, heads=16, seq_len=seq_len, dtype="bfloat16", device="cuda")
 

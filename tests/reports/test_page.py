@@ -122,6 +122,7 @@ def test_what_lies_beside_the_page(full):
         "pytest-benchmark.json",
         "report.html",
         "run.json",
+        "run.lock",
     }
     svgs, pngs = ({p.stem for p in (folder / "figures").glob(f"*.{e}")} for e in ("svg", "png"))
     assert svgs == pngs
@@ -150,7 +151,7 @@ def test_an_empty_run(make_run):
 
 def test_all_failed(make_run, row):
     rows = [row(None, seq_len=n, status="crash", row={"reason": "signal 11"}) for n in (128, 256)]
-    rows.append(row(0.5, status="wrong"))
+    rows.append(row(0.5, seq_len=512, status="wrong"))
     page = checked(write_report(make_run(rows)))
     assert "No row has a time that may be ranked" in page.text
     assert "crash 2 rows" in page.text
