@@ -1,0 +1,92 @@
+"""What part of a sweep's wall time is the runner's own, and how heavy the command line is.
+
+``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given and
+adds up what its rows say of their stages. The work is: inputs and oracle, build, first call, agreement,
+warm-up and the clocks. All else is overhead: workers that start, memory readings, messages, files and the report.
+``--json FILE`` writes the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtbench.results import Run  # noqa: E402
+
+WORK = ("inputs and oracle", "build", "first call", "agreement", "warm-up", "wall clock", "device clock")
+STARTS = 11
+
+
+def overhead(words: list[str]) -> dict[str, object]:
+    """Seconds of a run by stage, and the part that is no work."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "mtbench", "run", *words, "--out", str(out)],
+            env=environment(),
+            check=False,
+        )
+        total = time.perf_counter() - began
+        rows = list(Run.load(out))
+    stages: Counter[str] = Counter()
+    for row in rows:
+        stages.update(row.stage_s)
+    work = sum(stages[name] for name in WORK)
+    return {
+        "command": ["mtbench", "run", *words],
+        "rows": len(rows),
+        "total_s": total,
+        "stage_s": dict(stages),
+        "work_s": work,
+        "overhead": 1 - work / total,
+    }
+
+
+def help_time() -> dict[str, float]:
+    """Seconds of `mtbench --help` and of importing NumPy, in turn, the median of each."""
+    commands = {"help_s": ["-m", "mtbench", "--help"], "numpy_s": ["-c", "import numpy"]}
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(STARTS):
+        for name, arguments in commands.items():
+            began = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *arguments], env=environment(), check=True, stdout=subprocess.DEVNULL
+            )
+            found[name].append(time.perf_counter() - began)
+    times = {name: median(values) for name, values in found.items()}
+    return times | {"help_over_numpy": times["help_s"] / times["numpy_s"]}
+
+
+def environment() -> dict[str, str]:
+    """This checkout's mtbench."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def main() -> None:
+    """Both figures."""
+    words = sys.argv[1:] or ["--preset", "default"]
+    target = None
+    if "--json" in words:
+        at = words.index("--json")
+        target = Path(words[at + 1])
+        del words[at : at + 2]
+    figures = {"command_line": help_time(), "sweep": overhead(words)}
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if target is not None:
+        target.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
