@@ -34,6 +34,8 @@ from mtbench.measure.environment import gpus  # noqa: E402
 from mtbench.results import Run  # noqa: E402
 
 SAMPLES = 50
+BUSY_CYCLES = 2_000_000
+"""About a millisecond of a GPU's clock: longer than any launch here."""
 SAMPLING = Sampling(least=SAMPLES, limit_s=0.5)
 
 
@@ -44,8 +46,9 @@ def a_case(kind: str, seq_len: int, batch: int = 8) -> Case:
 
 
 def by_events(call: Callable[[], Any]) -> float:
-    """Milliseconds between CUDA events around a call. The flush is queued and not waited for, so that the
-    call is in the queue before the GPU comes to it: waiting, the events would see the launch."""
+    """Milliseconds between CUDA events around a call. The GPU is kept busy, and the flush queued behind that
+    and not waited for, so that the call is in the queue before the GPU comes to it: else the events would see
+    the launch."""
     import torch
 
     from mtbench.frameworks.torch import _cache_flusher
@@ -53,6 +56,7 @@ def by_events(call: Callable[[], Any]) -> float:
     buffer, found = _cache_flusher(), []
     for _ in range(SAMPLES):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(BUSY_CYCLES)
         buffer.amax()
         start.record()
         call()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -180,8 +181,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """See `Framework.release`."""
-    torch.compiler.reset()
+    """See `Framework.release`. The compiler is imported by its reset, which takes up to ten seconds."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
