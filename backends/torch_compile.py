@@ -6,9 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mtbench.backend import GROUPED_HEADS, KV_LEN, LENGTHS, DeclaredBackend, Kernel, Limit, Requirement
+from mtbench.backend import (
+    GROUPED_HEADS,
+    KV_LEN,
+    LENGTHS,
+    NAN_LOST,
+    Caveat,
+    DeclaredBackend,
+    Kernel,
+    Limit,
+    Requirement,
+)
 from mtbench.frameworks import load_framework
 from mtbench.spec import Case
+
+from .torch_forms.caveats import CAVEATS
 
 __all__ = ["BACKEND"]
 
@@ -30,7 +42,7 @@ class TorchCompile(DeclaredBackend):
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`. The compiler runs at the first call."""
-        from .torch_forms import FORMS
+        from .torch_forms.table import FORMS
 
         function = FORMS[case.spec.kind, form](case, _compiled)
         return load_framework("torch").kernel(function, case)
@@ -56,6 +68,17 @@ BACKEND = TorchCompile(
             applies=lambda case, form: (
                 form == "flex" and case.device == "cpu" and case.mode == "forward_backward"
             ),
+        ),
+    ),
+    caveats=(
+        *CAVEATS,
+        Caveat(
+            what=NAN_LOST,
+            reason=(
+                "flex on a CPU: FlexAttention takes a row with a NaN among its scores for one that sees no "
+                "key, and returns 0, or leaves the block out"
+            ),
+            applies=lambda case, form: form == "flex" and case.device == "cpu",
         ),
     ),
 )

@@ -10,6 +10,8 @@ from mtbench.backend import GROUPED_HEADS, DeclaredBackend, Kernel, Requirement
 from mtbench.frameworks import load_framework
 from mtbench.spec import Case
 
+from .torch_forms.caveats import CAVEATS
+
 __all__ = ["BACKEND"]
 
 
@@ -23,7 +25,7 @@ class TorchEager(DeclaredBackend):
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`."""
-        from .torch_forms import FORMS
+        from .torch_forms.table import FORMS
 
         function = FORMS[case.spec.kind, form](case, _as_it_is)
         return load_framework("torch").kernel(function, case)
@@ -39,4 +41,5 @@ BACKEND = TorchEager(
     },
     requires=(Requirement(distribution="torch", minimum="2.10"),),
     limits=(GROUPED_HEADS,),
+    caveats=CAVEATS,
 )

@@ -29,14 +29,20 @@ from mtbench.inputs import Array, Inputs
 from mtbench.spec import ATTENTIONS, Case
 
 __all__ = [
+    "NAN_IN_K",
+    "NAN_IN_V",
+    "NAN_LOST",
+    "SCORES_ROUNDED",
     "AttentionFunction",
     "Backend",
+    "Caveat",
     "DeclaredBackend",
     "FunctionBackend",
     "Kernel",
     "Limit",
     "Requirement",
     "Unsupported",
+    "caveats_of",
 ]
 
 LimitKind = Literal["notimpl", "notyet", "never"]
@@ -69,6 +75,26 @@ class Limit:
     """What is not done, as a reader would say it: ``head_dim above 128``."""
     reason: str
     applies: Callable[[Case, str], bool] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caveat:
+    """What a backend does with inputs out of the ordinary that a reader may not expect.
+
+    It stops no case, unlike a `Limit`: on inputs like the suite's own the numbers are right.
+    `applies(case, form)` says where it holds; it must not import a framework.
+    """
+
+    what: str
+    """As a reader would say it. Backends that do the same use the same words, as `NAN_IN_V`."""
+    reason: str
+    applies: Callable[[Case, str], bool] = field(compare=False, repr=False)
+
+
+NAN_IN_K = "a NaN in k also reaches rows that do not see it"
+NAN_IN_V = "a NaN in v also reaches rows that do not see it"
+NAN_LOST = "a NaN in q or k does not reach every row that sees it"
+SCORES_ROUNDED = "in half precision large scores are too coarse for the softmax"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +150,10 @@ class Kernel(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework."""
+    """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
+
+    It may also have ``caveats``, a tuple of `Caveat`; read them with `caveats_of`.
+    """
 
     name: str
     framework: str
@@ -142,6 +171,11 @@ class Backend(Protocol):
 
     def build(self, case: Case, form: str) -> Kernel:
         """Everything that needs the sizes but not the data, ahead-of-time compilation included."""
+
+
+def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
+    """What a backend declares as its caveats: none, where it says nothing of them."""
+    return tuple(getattr(backend, "caveats", ()))
 
 
 GROUPED_HEADS = Limit(
@@ -182,6 +216,7 @@ class DeclaredBackend(ABC):
     requires: tuple[Requirement, ...] = ()
     limits: tuple[Limit, ...] = ()
     """Checked in order; the first that applies is the reason."""
+    caveats: tuple[Caveat, ...] = ()
 
     def __post_init__(self) -> None:
         for kind in self.form_table:
@@ -225,6 +260,7 @@ class FunctionBackend(DeclaredBackend):
             mode forward_backward is the framework's own; NumPy has none.
         limits: what it cannot do. Grouped heads, kv_len other than seq_len and lengths are ruled out
             unless ``general=True``.
+        caveats: what it does in a way that a reader may not expect.
         general: the functions handle those three.
         devices, requires: as in `DeclaredBackend`.
     """
@@ -238,6 +274,7 @@ class FunctionBackend(DeclaredBackend):
         framework: str,
         functions: Mapping[tuple[str, str], AttentionFunction],
         limits: tuple[Limit, ...] = (),
+        caveats: tuple[Caveat, ...] = (),
         general: bool = False,
         devices: tuple[str, ...] | None = None,
         requires: tuple[Requirement, ...] = (),
@@ -255,6 +292,7 @@ class FunctionBackend(DeclaredBackend):
             devices=devices or ("cpu", "cuda"),
             requires=requires,
             limits=limits if general else (GROUPED_HEADS, KV_LEN, LENGTHS, *limits),
+            caveats=caveats,
         )
         object.__setattr__(self, "functions", dict(functions))
 

@@ -152,3 +152,15 @@ def print_support(support: list[dict[str, Any]]) -> None:
             limits.add_row(*map(Text, words))
     console.print(limits)
     console.print("notimpl: we could; notyet: upstream must first; never: it makes no sense", style="dim")
+    _print_caveats(console, support)
+
+
+def _print_caveats(console: Console, support: list[dict[str, Any]]) -> None:
+    table = Table(title="Caveats", title_justify="left")
+    for heading in ("backend", "what to know", "where and why"):
+        table.add_column(heading, overflow="fold")
+    for row in support:
+        for caveat in row.get("caveats", ()):
+            table.add_row(*map(Text, (row["backend"], caveat["what"], caveat["reason"])))
+    if table.row_count:
+        console.print(table)

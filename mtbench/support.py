@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtbench.backend import Backend
+from mtbench.backend import Backend, caveats_of
 from mtbench.spec import ATTENTIONS, DEVICES
 
 __all__ = ["support_of"]
@@ -20,5 +20,6 @@ def support_of(backend: Backend) -> dict[str, Any]:
         "limits": [
             {"kind": limit.kind, "what": limit.what, "reason": limit.reason} for limit in backend.limits
         ],
+        "caveats": [{"what": caveat.what, "reason": caveat.reason} for caveat in caveats_of(backend)],
         "unavailable": {device: backend.unavailable(device) for device in DEVICES},
     }

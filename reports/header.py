@@ -11,6 +11,7 @@ from mtbench.results import Run
 from .format import clean, clock_time, count, memory
 
 __all__ = [
+    "caveats",
     "elapsed",
     "facts",
     "flatten",
@@ -147,4 +148,15 @@ def limits(run: Run) -> list[tuple[tuple[str, str, str], list[str]]]:
         for limit in map(mapping, sequence(entry.get("limits"))):
             kind, what, reason = (str(limit.get(key) or "") for key in ("kind", "what", "reason"))
             found.setdefault((kind, what, reason), []).append(str(entry.get("backend") or "?"))
+    return list(found.items())
+
+
+def caveats(run: Run) -> list[tuple[tuple[str, str], list[str]]]:
+    """The declared caveats, each once, as what and reason, and the backends that have it. A run of an older
+    mtbench has none."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in map(mapping, sequence(run.header.get("support"))):
+        for caveat in map(mapping, sequence(entry.get("caveats"))):
+            what, reason = (str(caveat.get(key) or "") for key in ("what", "reason"))
+            found.setdefault((what, reason), []).append(str(entry.get("backend") or "?"))
     return list(found.items())

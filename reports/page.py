@@ -116,6 +116,7 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         meanings=missing.MEANINGS,
         support=header.support(run),
         limits=header.limits(run),
+        caveats=header.caveats(run),
         facts=header.facts(run),
         table=all_rows(rows),
     )

@@ -10,7 +10,7 @@ Of two runs of the same code (``python scripts/comparison_power.py A B``), of tw
 
 ``--slowed C`` takes a third run, whose backend ``--slowed-backend`` was really slower (`slowed.py`;
 ``--make`` measures it too). Fewer launches than a run has are drawn from it at random, passes of A and of B
-apart.
+apart. ``--edge`` and ``--without`` change the test, to see what each part of it is for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from mtbench.compare import test  # noqa: E402
 from mtbench.compare.cases import match  # noqa: E402
 from mtbench.compare.sides import read_side  # noqa: E402
 from mtbench.compare.test import LEAST_VOICES, moderated_test  # noqa: E402
@@ -178,7 +180,7 @@ def make(options: argparse.Namespace) -> tuple[Path, Path, Path]:
             [
                 *(sys.executable, "-m", "mtbench", "run", "--preset", options.preset),
                 *("--backend", ",".join(backends), "--launches", str(max(options.launches))),
-                *("--out", str(folder), *options.run_options),
+                *("--out", str(folder), *shlex.split(options.run_options)),
             ],
             env={
                 **os.environ,
@@ -198,6 +200,15 @@ def draws(pair: Pair, launches: int, count: int, rng: np.random.Generator) -> It
         yield pair.draw(launches, rng)
 
 
+PARTS: dict[str, tuple[str, Any]] = {
+    "drift": ("shared_shift", lambda middles: 0.0),
+    "widening": ("widening", lambda residuals, errors, freedom: 1.0),
+    "moderation": ("squeezed_variances", lambda variances, freedom: (variances, 0.0)),
+    "trimming": ("TRIM", 0.0),
+}
+"""What stands in for each part of the test where it is left out."""
+
+
 def main() -> None:
     """Measure or simulate, print a table, write JSON."""
     parser = argparse.ArgumentParser(
@@ -207,6 +218,7 @@ def main() -> None:
     parser.add_argument("--make", type=Path, help="a new folder to make the runs in")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--backend", default="torch-eager,torch-compile,jax")
+    parser.add_argument("--run-options", default="", help="more for `mtbench run`: '--threads 1'")
     parser.add_argument("--slowed", type=Path, help="a third run, with a backend that was really slower")
     parser.add_argument("--slowed-backend", default="torch-eager")
     parser.add_argument("--simulate", action="store_true", help="no runs: the noise is as stated")
@@ -224,13 +236,17 @@ def main() -> None:
     parser.add_argument("--lone-trials", type=int, default=0, help="cases slowed alone; 0 is every one")
     parser.add_argument("--slow-down", type=float, default=10.0, help="%%")
     parser.add_argument("--effect", type=float, default=3.0, help="smallest effect that matters, %%")
+    parser.add_argument("--edge", type=float, default=test.EDGE, help="part of the effect in the hypothesis")
+    parser.add_argument("--without", default="", help=f"parts of the test: {', '.join(PARTS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures")
-    options, run_options = parser.parse_known_args()
-    options.run_options = run_options
+    options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    if options.run_options and not options.make:
-        parser.error(f"unknown: {' '.join(options.run_options)} (passed on to `mtbench run` with --make)")
+    test.EDGE = options.edge
+    for part in filter(None, options.without.split(",")):
+        if part not in PARTS:
+            parser.error(f"--without {part}: one of {', '.join(PARTS)}")
+        setattr(test, *PARTS[part])
     if options.make:
         a, b, options.slowed = make(options)
         options.folders = [a, b]

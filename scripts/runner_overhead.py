@@ -2,7 +2,7 @@
 
 ``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given and
 adds up what its rows say of their stages. The work is: inputs and oracle, build, first call, agreement,
-warm-up and the clocks. All else is overhead: workers that start, memory readings, messages, files and the report.
+warm-up and the clocks. All else is overhead: workers that start, memory, messages, files and the report.
 ``--json FILE`` writes the figures.
 """
 

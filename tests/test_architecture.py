@@ -17,6 +17,12 @@ ALLOWED = {
     # who: which of the house's modules it may import (prefixes)
     "backends": ("mtbench.backend", "mtbench.errors", "mtbench.frameworks", "mtbench.inputs", "mtbench.spec"),
     "reports": ("mtbench.errors", "mtbench.measure.statistics", "mtbench.results", "mtbench.spec"),
+    "mtbench/compare": (
+        "mtbench.compare",
+        "mtbench.errors",
+        "mtbench.measure.statistics",
+        "mtbench.results",
+    ),
     "mtbench/oracle": ("mtbench.inputs", "mtbench.oracle", "mtbench.spec"),
     "mtbench/frameworks": (
         "mtbench.backend",

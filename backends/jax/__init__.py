@@ -8,7 +8,9 @@ from mtbench.backend import (
     GROUPED_HEADS,
     KV_LEN,
     LENGTHS,
+    NAN_IN_V,
     AttentionFunction,
+    Caveat,
     DeclaredBackend,
     Kernel,
     Limit,
@@ -77,6 +79,17 @@ LIMITS = (
     ),
 )
 
+CAVEATS = (
+    Caveat(
+        what=NAN_IN_V,
+        reason=(
+            "causal, but for the recurrent form: a matrix product multiplies it by a weight of 0, for the "
+            "rows of its chunk or block and in the other forms for all"
+        ),
+        applies=lambda case, form: case.spec.causal and form != "recurrent",
+    ),
+)
+
 
 class JaxBackend(DeclaredBackend):
     """The functions of this package, compiled ahead of time and differentiated by JAX."""
@@ -122,4 +135,5 @@ BACKEND = JaxBackend(
     },
     requires=(Requirement(distribution="jax", minimum="0.8"),),
     limits=LIMITS,
+    caveats=CAVEATS,
 )

@@ -41,8 +41,11 @@ def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     """An einsum of two operands rounded to the case's dtype, accumulated and returned in float32.
 
     In bfloat16 autodiff's products round their float32 cotangents to bfloat16 as well. float16 keeps them in
-    float32: they shrink as 1/seq_len, below float16's range.
+    float32: they shrink as 1/seq_len, below float16's range, and where eps is most of a normaliser they are
+    up to 1/eps times as large as its output's, above it.
     """
+    if case.dtype == "float16":
+        return _float16_product(equation, a.astype(jnp.float32), b.astype(jnp.float32))
     a, b = a.astype(case.dtype), b.astype(case.dtype)
     if case.dtype == "bfloat16":
         return _bfloat16_product(equation, a, b)
@@ -86,6 +89,32 @@ def _backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operan
 _bfloat16_product.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _float16_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """float32 operands rounded to float16, float32 sums and result.
+
+    Its gradients are written out because autodiff would give an operand's in the operand's own float16.
+    """
+    return _forward16(equation, a, b)[0]
+
+
+def _forward16(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    a, b = a.astype(jnp.float16), b.astype(jnp.float16)
+    result = jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    return result, (a, b)
+
+
+def _backward16(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
+    a, b = operands
+    inputs, result = equation.split("->")
+    left, right = inputs.split(",")
+    da = exact(f"{result},{right}->{left}", cotangent, b)
+    return da, exact(f"{result},{left}->{right}", cotangent, a)
+
+
+_float16_product.defvjp(_forward16, _backward16)
+
+
 def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """An einsum in float32 throughout: for states, which would lose their long sums in a half dtype."""
     return jnp.einsum(
@@ -98,8 +127,23 @@ def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:
-    """float32 values that the case's dtype can hold: what `product` would multiply."""
-    return x.astype(case.dtype).astype(jnp.float32)
+    """float32 values that the case's dtype can hold: what `product` would multiply.
+
+    Its gradient is not rounded: in float16 it may be out of range.
+    """
+    return _rounded(x, case.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _rounded(x: jax.Array, dtype: str) -> jax.Array:
+    return x.astype(dtype).astype(jnp.float32)
+
+
+@_rounded.defjvp
+def _pass_on(
+    dtype: str, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return _rounded(*primals, dtype), tangents[0]
 
 
 def feature(x: jax.Array) -> jax.Array:

@@ -141,7 +141,8 @@ def _output(
     beta, size = case.spec.beta, v.shape[-2]
     i, j = np.indices((size, size))
     scores = product("...id,...jd->...ij", phi_q, phi_k, case)
-    seen = jnp.asarray(i >= j)
+    # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
+    scores = jnp.where(jnp.asarray(i >= j), scores, 0.0)
     weights = jnp.asarray(weight(beta, np.maximum(i - j + 1, 0), size), jnp.float32)
     phi_q = rounded(phi_q, case)
     num = product("...ij,...je->...ie", scores * weights, v, case)
@@ -149,7 +150,7 @@ def _output(
     if before.P is not None:
         reach = jnp.asarray(beta * weight(beta, i[:, :1] + 1, size), jnp.float32)
         num += reach * exact("...id,...de->...ie", phi_q, before.P)
-    den = jnp.sum(jnp.where(seen, scores, 0.0), -1) + exact("...id,...d->...i", phi_q, before.z) + eps
+    den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
     return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
 
 

@@ -36,29 +36,38 @@ def _operand(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype == torch.float16 else x
 
 
+def _only(fk: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """phi(k) of the real keys and 0 of the others, whatever they hold."""
+    return torch.where(real, fk, 0.0)
+
+
 def parallel(case: Case, wrap: Wrap) -> Function:
     """Scores times a weight mask, as one [batch, heads, seq_len, kv_len] array: O(N^2) time and memory."""
     spec, device = case.spec, torch.device(case.device)
     real, scale, eps = key_is_real(case, device), factor(spec), spec.eps
-    if spec.causal:
+    mask: torch.Tensor | None = None
+    if spec.causal and spec.kind == "momentum":
         n = torch.arange(case.seq_len)
         distance = n[:, None] - n[None, :]
         seen = torch.where(distance >= 0, u(spec, distance.clamp(min=0)), 0.0)
-        mask: torch.Tensor | None = seen.float().to(device)  # [N, M]
-    else:
+        mask = seen.float().to(device)  # [N, M]
+    elif not spec.causal:
         weight = key_weight(case, device)
         mask = None if weight is None else weight.mT  # [B, 1, 1, M]
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         fq, fk, values = phi(_operand(q)), phi(_operand(k)), _operand(v)
         if real is not None:
-            fk = fk * real
+            fk = _only(fk, real)
         # The normaliser needs no N x N array: phi(q) times a running sum of phi(k).
         z = fk.float().cumsum(2) if spec.causal else fk.float().sum(2, keepdim=True)
         normaliser = (fq.float() * z).sum(-1, keepdim=True) + eps
         scores = fq @ fk.mT  # [B, H, N, M]
         if mask is not None:
             scores = scores * mask.to(scores.dtype)
+        elif spec.causal:
+            # Chosen, not multiplied by 0: what a row does not see may be NaN.
+            scores = scores.tril()
         return ((scores @ values).float() * scale / normaliser).to(v.dtype)
 
     return wrap(run)
@@ -68,7 +77,7 @@ def recurrent(case: Case, wrap: Wrap) -> Function:
     """Eq 8 and eq 12 as they stand, one position after another, in float32: O(d^2) state."""
     spec, device = case.spec, torch.device(case.device)
     real = key_is_real(case, device)
-    alive = None if real is None else real.float()[..., None]  # [B, 1, M, 1, 1]
+    alive = None if real is None else real[..., None]  # [B, 1, M, 1, 1]
     momentum = spec.kind == "momentum"
 
     def take_in(
@@ -76,7 +85,7 @@ def recurrent(case: Case, wrap: Wrap) -> Function:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         fk = phi(k.float())  # [B, H, d]
         if here is not None:
-            fk = fk * here[..., 0]
+            fk = _only(fk, here[..., 0])
         kv = fk[..., :, None] * v.float()[..., None, :]  # [B, H, d, dv]
         if momentum:
             m = spec.beta * m + kv
@@ -183,7 +192,6 @@ class _Segment:
 
         n = torch.arange(length)
         distance = n[:, None] - n[None, :]
-        self.visible = table(distance >= 0)  # [C, C]
         self.weight = table(torch.where(distance >= 0, u(spec, distance.clamp(min=0)), 0.0))  # [C, C]
         self.rolled = table(carry(spec, n + 1))[:, None]  # [C, 1]
         self.to_end = table(u(spec, length - 1 - n))[:, None]  # [C, 1]
@@ -210,7 +218,7 @@ class _Segment:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         fk = phi(_operand(k))
         if real is not None:
-            fk = fk * real
+            fk = _only(fk, real)
         fq, fk, values = self._chunks(phi(_operand(q))), self._chunks(fk), self._chunks(_operand(v))
         dtype = fk.dtype
 
@@ -218,10 +226,12 @@ class _Segment:
         dkv = ((fk * self.decayed.to(dtype)).mT @ values).float() if self.momentum else None
         ks = fk.sum(3, dtype=torch.float32)  # [B, H, T, d]
         (s0, p0, z0), after = self._states(kv, dkv, ks, s, p, z)
-        scores = fq @ fk.mT  # [B, H, T, C, C]
-        normaliser = (scores * self.visible.to(dtype)).sum(-1, keepdim=True, dtype=torch.float32)
+        # Chosen, not multiplied by 0: what a row does not see may be NaN.
+        scores = (fq @ fk.mT).tril()  # [B, H, T, C, C]
+        normaliser = scores.sum(-1, keepdim=True, dtype=torch.float32)
         normaliser = normaliser + (fq.float() @ z0[..., None]) + self.eps
-        scores = scores * (self.weight if self.momentum else self.visible).to(dtype)
+        if self.momentum:
+            scores = scores * self.weight.to(dtype)
         num = (scores @ values).float() + (fq @ s0.to(dtype)).float()
         if self.momentum:
             num = num + self.rolled * (fq @ p0.to(dtype)).float()
@@ -271,7 +281,7 @@ def _full(case: Case, wrap: Wrap) -> Function:
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         fq, fk, values = phi(_operand(q)), phi(_operand(k)), _operand(v)
         if real is not None:
-            fk = fk * real
+            fk = _only(fk, real)
         weighted = fk if weight is None else fk * weight.to(fk.dtype)
         state = weighted.mT @ values  # [B, H, d, dv]
         normaliser = fq.float() @ fk.sum(2, dtype=torch.float32)[..., None] + spec.eps

@@ -13,6 +13,8 @@ from mtbench.backend import (
     GROUPED_HEADS,
     KV_LEN,
     LENGTHS,
+    NAN_IN_V,
+    Caveat,
     DeclaredBackend,
     Kernel,
     Limit,
@@ -118,6 +120,13 @@ BACKEND = TritonBackend(
             what="bfloat16 on device cpu",
             reason="Triton's interpreter takes the bits of a bfloat16 tl.dot for integers (3.5 to 3.9)",
             applies=lambda case, form: case.device == "cpu" and case.dtype == "bfloat16",
+        ),
+    ),
+    caveats=(
+        Caveat(
+            what=NAN_IN_V,
+            reason="causal: a dot multiplies it by a weight of 0, for the rows of its chunk or block",
+            applies=lambda case, form: case.spec.causal,
         ),
     ),
 )

@@ -224,6 +224,7 @@ def test_hostile_strings(make_run, row):
                     "framework": HOSTILE,
                     "forms": {HOSTILE: [HOSTILE]},
                     "limits": [{"kind": HOSTILE, "what": HOSTILE, "reason": HOSTILE}],
+                    "caveats": [{"what": HOSTILE, "reason": HOSTILE}],
                     "unavailable": {HOSTILE: HOSTILE},
                 }
             ],
@@ -244,6 +245,24 @@ def test_hostile_strings(make_run, row):
 def test_a_header_of_unexpected_kinds(make_run, row, value):
     keys = ("command", "started", "finished", "outcome", "plan", "environment", "workers", "support")
     checked(write_report(make_run([row(1.0)], **dict.fromkeys(keys, value))))
+
+
+def test_caveats_are_shown_once_for_all_backends_that_have_them(make_run, row):
+    caveat = {"what": "a NaN in v goes far", "reason": "weights of 0 are multiplied"}
+    support = [{"backend": name, "caveats": [caveat]} for name in ("one", "two")]
+    run = make_run([row(1.0)], support=[*support, {"backend": "three", "caveats": []}])
+    assert reports.header.caveats(Run.load(run)) == [
+        (("a NaN in v goes far", "weights of 0 are multiplied"), ["one", "two"])
+    ]
+    text = checked(write_report(run)).text
+    assert text.count("weights of 0 are multiplied") == 1
+    assert "Caveats" in text
+
+
+def test_a_run_from_before_caveats(make_run, row):
+    run = make_run([row(1.0)], support=[{"backend": "old", "limits": []}])
+    assert reports.header.caveats(Run.load(run)) == []
+    assert "Caveats" not in checked(write_report(run)).text
 
 
 def test_a_bare_header(tmp_path, row):
