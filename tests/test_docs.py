@@ -59,7 +59,9 @@ def test_linked_files_exist_and_name_no_machine() -> None:
         assert (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent for p in ROOT.glob("docs/results/*/run.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in ROOT.glob("docs/results/*/run.json")), ids=lambda path: path.name
+)
 def test_committed_runs_can_be_read(folder: Path) -> None:
     run = Run.load(folder)
     assert run.measurements
