@@ -98,7 +98,7 @@ def gpu(session: nox.Session) -> None:
     env = {
         "PYTHONPATH": path,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # Choosing among XLA's kernels by timing them takes four times as long as the tests do.
+        # Choosing among XLA's kernels by timing them takes longer than the tests themselves.
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_gpu_autotune_level=0"),
     }
     for which in ("gpu and not jax", "gpu and jax"):

@@ -4,7 +4,7 @@ Importing it loads no framework.
 """
 
 from mtbench.attend import attend
-from mtbench.backend import FunctionBackend, Limit, Unsupported
+from mtbench.backend import Caveat, FunctionBackend, Limit, Unsupported
 from mtbench.errors import BackendFailure, BadInput
 from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
@@ -14,6 +14,7 @@ __all__ = [
     "BackendFailure",
     "BadInput",
     "Case",
+    "Caveat",
     "FunctionBackend",
     "Limit",
     "Unsupported",

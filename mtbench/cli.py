@@ -293,9 +293,6 @@ def _measure_again(
         names(backend),
         folder,
         threads=threads,
-        timeout_s=None,
-        memory_limit_gib=None,
-        host=False,
         arguments=sys.argv[1:],
         launches=launches,
     )

@@ -141,22 +141,21 @@ def _joined(values: object) -> str:
     return ", ".join(map(str, sequence(values)))
 
 
-def limits(run: Run) -> list[tuple[tuple[str, str, str], list[str]]]:
+def limits(run: Run) -> list[tuple[tuple[str, ...], list[str]]]:
     """The declared limits, each once, as kind, what and reason, and the backends that have it."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for entry in map(mapping, sequence(run.header.get("support"))):
-        for limit in map(mapping, sequence(entry.get("limits"))):
-            kind, what, reason = (str(limit.get(key) or "") for key in ("kind", "what", "reason"))
-            found.setdefault((kind, what, reason), []).append(str(entry.get("backend") or "?"))
-    return list(found.items())
+    return _declared(run, "limits", ("kind", "what", "reason"))
 
 
-def caveats(run: Run) -> list[tuple[tuple[str, str], list[str]]]:
+def caveats(run: Run) -> list[tuple[tuple[str, ...], list[str]]]:
     """The declared caveats, each once, as what and reason, and the backends that have it. A run of an older
     mtbench has none."""
-    found: dict[tuple[str, str], list[str]] = {}
+    return _declared(run, "caveats", ("what", "reason"))
+
+
+def _declared(run: Run, what: str, parts: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
+    found: dict[tuple[str, ...], list[str]] = {}
     for entry in map(mapping, sequence(run.header.get("support"))):
-        for caveat in map(mapping, sequence(entry.get("caveats"))):
-            what, reason = (str(caveat.get(key) or "") for key in ("what", "reason"))
-            found.setdefault((what, reason), []).append(str(entry.get("backend") or "?"))
+        for declaration in map(mapping, sequence(entry.get(what))):
+            words = tuple(str(declaration.get(part) or "") for part in parts)
+            found.setdefault(words, []).append(str(entry.get("backend") or "?"))
     return list(found.items())

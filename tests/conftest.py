@@ -30,6 +30,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(skip)
 
 
+def started_with(statement: str) -> list[str]:
+    """The command line in a process that first runs a statement on `signal` and `resource`. A preexec_fn
+    would fork this one, which has torch's and JAX's threads by then."""
+    code = f"import resource, signal; {statement}; from mtbench.cli import main; main()"
+    return [sys.executable, "-c", code]
+
+
 Mtbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

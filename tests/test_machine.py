@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mtbench.measure import machine
 from mtbench.measure.environment import cpus
 from mtbench.measure.machine import Watch, gpu_state, noise_reasons
 
@@ -53,15 +54,14 @@ def test_other_processes_are_seen() -> None:
     assert noise_reasons(state)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's CPU times")
-def test_ones_own_work_is_not_another_process() -> None:
+def test_ones_own_work_is_not_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3 CPU seconds that were spent in 2, 1 was this process's own."""
+    readings = {"_busy_s": iter((10.0, 13.0)), "times": iter((5.0, 6.0)), "perf_counter": iter((0.0, 2.0))}
+    monkeypatch.setattr(machine, "_busy_s", lambda: next(readings["_busy_s"]))
+    monkeypatch.setattr(machine.os, "times", lambda: (next(readings["times"]), 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(readings["perf_counter"]))
     watch = Watch("cpu")
-    end = time.process_time() + 0.5
-    while time.process_time() < end:
-        pass
-    state = watch.state()
-    # One busy CPU of `cpus()`, and it is ours: were it counted, it would be there on top of the others.
-    assert state["others_cpu"] <= 1.02 - 0.5 / state["seconds"] / cpus()
+    assert watch.state()["others_cpu"] == pytest.approx((3.0 - 1.0) / 2.0 / cpus())
 
 
 @pytest.mark.gpu

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mtbench import AttentionSpec, Case
 from mtbench.inputs import Array, Inputs, make_inputs
 from mtbench.measure.memory import SAMPLED, VMHWM, _sampled, host_peak
+from tests.known.faulty import BLOCKS
 
 MIB = 1 << 20
 
@@ -37,31 +37,15 @@ class Holds:
         return {}
 
 
-def numpy_block(size: int) -> object:
-    return np.ones(size, np.uint8)
-
-
-def torch_block(size: int) -> object:
-    import torch
-
-    return torch.ones(size, dtype=torch.uint8)
-
-
-def jax_block(size: int) -> object:
-    import jax.numpy as jnp
-
-    return jnp.ones(size, jnp.uint8).block_until_ready()
-
-
-BLOCKS = [
-    pytest.param(numpy_block, id="numpy"),
-    pytest.param(torch_block, id="torch", marks=pytest.mark.torch),
-    pytest.param(jax_block, id="jax", marks=pytest.mark.jax),
+MAKERS = [
+    pytest.param(BLOCKS["numpy"], id="numpy"),
+    pytest.param(BLOCKS["torch"], id="torch", marks=pytest.mark.torch),
+    pytest.param(BLOCKS["jax"], id="jax", marks=pytest.mark.jax),
 ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
-@pytest.mark.parametrize("make", BLOCKS)
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_known_amount_is_measured(make: Callable[[int], object]) -> None:
     # A larger case comes first and in between: what it leaves behind must not hide the next.
     for mib, count in ((512, 1), (8, 1), (256, 1), (4, 64), (8, 1), (24, 1)):
@@ -81,7 +65,7 @@ def test_without_the_high_water_mark_it_is_sampled_and_says_so() -> None:
 
             time.sleep(0.05)
 
-    peak = _sampled(Slow(numpy_block, 256 * MIB, 1))
+    peak = _sampled(Slow(BLOCKS["numpy"], 256 * MIB, 1))
     assert peak.method == SAMPLED
     assert peak.bytes is not None
     assert abs(peak.bytes - 256 * MIB) <= 26 * MIB

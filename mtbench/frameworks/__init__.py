@@ -41,7 +41,7 @@ class MemoryWorker:
 
 MEMORY_WORKERS: Mapping[tuple[str, str], MemoryWorker] = {
     # XLA's own allocator keeps one peak a process, which compiling raises. CUDA's pool has a peak that can
-    # be reset, but allocates so slowly that clocks would show it: 10 ms a call for 3, on an H100.
+    # be reset, but allocates so slowly that the clocks would show it.
     ("jax", "cuda"): MemoryWorker(
         environment={"XLA_PYTHON_CLIENT_ALLOCATOR": "cuda_async"},
         compiled_in="JAX_COMPILATION_CACHE_DIR",

@@ -163,7 +163,7 @@ def flush_cache(device: str) -> None:
 def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
     """See `Framework.peak_memory`. On a GPU the peak is that of CUDA's default memory pool, which JAX
     allocates from where XLA_PYTHON_CLIENT_ALLOCATOR says ``cuda_async`` (`MEMORY_WORKERS`). XLA's own
-    ``peak_bytes_in_use`` has no reset and holds what compiling used: 2192 MiB where the call needs 2064."""
+    ``peak_bytes_in_use`` has no reset and holds what compiling used."""
     if device != "cuda":
         return host_peak(kernel)
     if os.environ.get("XLA_PYTHON_CLIENT_ALLOCATOR") != "cuda_async":

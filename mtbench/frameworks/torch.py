@@ -181,7 +181,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """See `Framework.release`. The compiler is imported by its reset, which takes up to ten seconds."""
+    """See `Framework.release`. The compiler is imported by its reset, which takes seconds."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
     gc.collect()

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -127,21 +126,15 @@ def gpu_state() -> dict[str, Any] | None:
         return None
     nvml, handle = found
     state: dict[str, Any] = {}
-
-    @contextlib.contextmanager
-    def told() -> Iterator[None]:
-        with contextlib.suppress(nvml.NVMLError):
-            yield
-
-    with told():
+    with contextlib.suppress(nvml.NVMLError):
         state["sm_mhz"] = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-    with told():
+    with contextlib.suppress(nvml.NVMLError):
         state["memory_mhz"] = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
-    with told():
+    with contextlib.suppress(nvml.NVMLError):
         state["power_w"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    with told():
+    with contextlib.suppress(nvml.NVMLError):
         state["temperature_c"] = nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-    with told():
+    with contextlib.suppress(nvml.NVMLError):
         bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
         state["throttle"] = [name for bit, name in THROTTLES.items() if bits & bit]
     return state

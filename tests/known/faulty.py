@@ -115,12 +115,6 @@ FUNCTIONS = [
     prints,
 ]
 
-BACKEND = FunctionBackend(
-    name="faulty",
-    framework="numpy",
-    functions={("softmax", function.__name__): function for function in FUNCTIONS},
-)
-
 
 class Logged(FunctionBackend):
     """Writes every build, and the process it was in, to the file that KNOWN_LOG names."""
@@ -130,6 +124,13 @@ class Logged(FunctionBackend):
             with Path(log).open("a") as file:
                 file.write(f"{os.getpid()} {self.name}/{form}/{case.id}\n")
         return super().build(case, form)
+
+
+BACKEND = Logged(
+    name="faulty",
+    framework="numpy",
+    functions={("softmax", function.__name__): function for function in FUNCTIONS},
+)
 
 
 LOGGED = Logged(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtbench.results import SCHEMA_VERSION, Measurement, Run
-from tests.conftest import Mtbench
+from tests.conftest import Mtbench, started_with
 
 FAULTY = Path(__file__).parents[1] / "known" / "faulty.py"
 
@@ -111,13 +111,14 @@ def test_ctrl_c_keeps_what_was_measured_and_writes_the_report(tmp_path: Path) ->
     import os
     import signal
     import subprocess
-    import sys
     import time
 
     folder = tmp_path / "run"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "mtbench", "run", "--backend", str(FAULTY), "--attention", "softmax"),
+            # A shell starts what it puts in the background with SIGINT ignored, tests too.
+            *started_with("signal.signal(signal.SIGINT, signal.default_int_handler)"),
+            *("run", "--backend", str(FAULTY), "--attention", "softmax"),
             *("--form", "right,hangs", "--seq-len", "16,32", "--heads", "1", "--head-dim", "4"),
             *("--out", str(folder)),
         ],
@@ -125,8 +126,6 @@ def test_ctrl_c_keeps_what_was_measured_and_writes_the_report(tmp_path: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A shell starts what it puts in the background with SIGINT ignored, tests too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     lines = folder / "measurements.jsonl"
     deadline = time.monotonic() + 60

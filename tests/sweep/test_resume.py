@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from mtbench.results import Measurement, Run
 from mtbench.run_folder import RunFolder
 from mtbench.sweep.plan import order, plan_rows
 from mtbench.workloads import PRESETS, Grid, Workload
-from tests.conftest import Mtbench
+from tests.conftest import Mtbench, started_with
 from tests.known import faulty
 
 ROOT = Path(__file__).parents[2]
@@ -132,10 +131,9 @@ def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) ->
     sizes = ",".join(map(str, range(8, 40)))
     words = [*SMALL, "--backend", str(FAULTY), "--seq-len", sizes, "--out", "r"]
     done = subprocess.run(
-        [sys.executable, "-m", "mtbench", *words],
+        [*started_with("resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"), *words],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2
