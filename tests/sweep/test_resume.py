@@ -47,6 +47,9 @@ def test_a_truncated_last_line_is_repaired_and_its_row_measured_again(run: Path,
     first, second, third = rows.read_bytes().splitlines(keepends=True)
     rows.write_bytes(first + second + third[:-200])
     assert Run.load(run).unreadable_lines == 1
+    with RunFolder.resume(run)[0]:
+        # Before anything is appended: what comes next must not stand on the rest of a line.
+        assert rows.read_bytes() == first + second
     done = mtbench("run", "--resume", "r")
     assert done.returncode == 0, done.stderr
     lines = rows.read_bytes().splitlines(keepends=True)
