@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -37,25 +39,38 @@ class Holds:
         return {}
 
 
-MAKERS = [
-    pytest.param(BLOCKS["numpy"], id="numpy"),
-    pytest.param(BLOCKS["torch"], id="torch", marks=pytest.mark.torch),
-    pytest.param(BLOCKS["jax"], id="jax", marks=pytest.mark.jax),
-]
+FRAMEWORKS = pytest.mark.parametrize(
+    "framework",
+    [
+        "numpy",
+        pytest.param("torch", marks=pytest.mark.torch),
+        pytest.param("jax", marks=pytest.mark.jax),
+    ],
+)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
-@pytest.mark.parametrize("make", MAKERS)
-def test_a_known_amount_is_measured(make: Callable[[int], object]) -> None:
+def in_a_fresh_process(check: Callable[[str], None], framework: str) -> None:
+    """As in a worker, which has one framework: threads of another would come and go in what is read."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(check, framework).result()
+
+
+def check_known_amounts(framework: str) -> None:
     # A larger case comes first and in between: what it leaves behind must not hide the next.
     for mib, count in ((512, 1), (8, 1), (256, 1), (4, 64), (8, 1), (24, 1)):
-        kernel = Holds(make, mib * MIB, count)
+        kernel = Holds(BLOCKS[framework], mib * MIB, count)
         kernel()
         peak = host_peak(kernel)
         assert peak.method == VMHWM
         assert peak.bytes is not None
         wanted = mib * count * MIB
         assert abs(peak.bytes - wanted) <= max(0.05 * wanted, MIB / 2), (mib, count, peak.bytes / MIB)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+@FRAMEWORKS
+def test_a_known_amount_is_measured(framework: str) -> None:
+    in_a_fresh_process(check_known_amounts, framework)
 
 
 def test_without_the_high_water_mark_it_is_sampled_and_says_so() -> None:
@@ -71,17 +86,7 @@ def test_without_the_high_water_mark_it_is_sampled_and_says_so() -> None:
     assert abs(peak.bytes - 256 * MIB) <= 26 * MIB
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
-@pytest.mark.parametrize(
-    "framework",
-    [
-        "numpy",
-        pytest.param("torch", marks=pytest.mark.torch),
-        pytest.param("jax", marks=pytest.mark.jax),
-    ],
-)
-def test_what_a_kernel_returns_is_measured_after_it_was_timed(framework: str) -> None:
-    """Many calls under the settled allocator first: a framework's threads keep what they freed."""
+def check_outputs(framework: str) -> None:
     from mtbench.frameworks import load_framework
     from mtbench.measure.memory import settle_allocator
 
@@ -96,3 +101,10 @@ def test_what_a_kernel_returns_is_measured_after_it_was_timed(framework: str) ->
         peak = host_peak(kernel).bytes
         assert peak is not None
         assert abs(peak - wanted) <= max(0.05 * wanted, MIB / 2), (n, peak / MIB)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+@FRAMEWORKS
+def test_what_a_kernel_returns_is_measured_after_it_was_timed(framework: str) -> None:
+    """Many calls under the settled allocator first: a framework's threads keep what they freed."""
+    in_a_fresh_process(check_outputs, framework)

@@ -60,8 +60,9 @@ def test_csv_has_no_formula_and_is_utf8(run):
 
 
 def test_csv_is_what_pandas_reads(run, rows):
-    import pandas
-    frame = pandas.read_csv(io.StringIO(measurements_csv(run)))
+    import pandas as pd
+
+    frame = pd.read_csv(io.StringIO(measurements_csv(run)))
     assert frame["wall_ms_median"].dropna().tolist() == [r.wall_ms.median for r in rows if r.wall_ms]
     assert frame["ranked"].dtype == bool
 
