@@ -1,13 +1,15 @@
 """The peak of the host's resident memory over one call.
 
 Linux keeps a process's high-water mark (VmHWM); writing 5 to /proc/self/clear_refs sets it back to what is
-resident now. Three things would spoil the difference:
+resident now. Four things would spoil the difference:
 
 - Memory that the allocator holds free is resident already, so a call that reuses it seems to need nothing:
   glibc's malloc_trim(0) returns every free page of every arena first.
 - Small objects that outlive a large block split the hole it leaves, and the next block of that size needs
   new memory: a call of many small steps seems to need all their temporaries at once. So for the measured
   call blocks of 64 KiB and more get mappings of their own (M_MMAP_THRESHOLD), which slows it.
+- A transparent huge page counts whole where a block touches but its edge, up to 2 MiB a block, by how the
+  block happens to lie: the measured call has none (PR_SET_THP_DISABLE).
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
 For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been
@@ -34,6 +36,7 @@ VMHWM = "VmHWM after clear_refs and malloc_trim"
 SAMPLED = "resident set sampled every millisecond (psutil)"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+PR_SET_THP_DISABLE = 41  # of linux/prctl.h
 MEASURING_THRESHOLD = 64 << 10
 SETTLED_THRESHOLD = 32 << 20  # the most that glibc's own adjustment goes to, on 64 bits
 
@@ -48,6 +51,7 @@ def host_peak(kernel: Kernel) -> PeakMemory:
         return PeakMemory(bytes=None, method="this C library is not glibc: VmHWM would miss what is reused")
     libc.mallopt(M_MMAP_THRESHOLD, MEASURING_THRESHOLD)
     libc.mallopt(M_TRIM_THRESHOLD, MEASURING_THRESHOLD)
+    libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     try:
         # malloc_trim leaves the top of other threads' arenas alone; a free under the new threshold does not.
         kernel.wait(kernel())
@@ -57,6 +61,7 @@ def host_peak(kernel: Kernel) -> PeakMemory:
         kernel.wait(kernel())
         return PeakMemory(bytes=max(0, _status("VmHWM") - before), method=VMHWM)
     finally:
+        libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
         settle_allocator()
 
 
