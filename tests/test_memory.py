@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from mtbench import AttentionSpec, Case
 from mtbench.inputs import Array, Inputs, make_inputs
 from mtbench.measure.memory import SAMPLED, VMHWM, _sampled, host_peak
 from tests.known.faulty import BLOCKS
+from tests.processes import in_a_fresh_process
 
 MIB = 1 << 20
 
@@ -47,12 +46,6 @@ FRAMEWORKS = pytest.mark.parametrize(
         pytest.param("jax", marks=pytest.mark.jax),
     ],
 )
-
-
-def in_a_fresh_process(check: Callable[[str], None], framework: str) -> None:
-    """As in a worker, which has one framework: threads of another would come and go in what is read."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(check, framework).result()
 
 
 def check_known_amounts(framework: str) -> None:
