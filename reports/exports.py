@@ -103,7 +103,8 @@ def _is_float(text: str) -> bool:
 
 def pytest_benchmark_json(run: Run) -> str:
     """pytest-benchmark.json: the ranked rows on the wall clock, in seconds, grouped by case, so that
-    `pytest-benchmark compare FILE` reads a sweep. A row's other columns are in ``extra_info``.
+    `pytest-benchmark compare FILE` reads a sweep. A row's other columns are in ``extra_info``, and the number
+    of samples of each launch (``launch_sizes``), in the order of ``data``.
     """
     header, environment = mapping(run.header), mapping(run.header.get("environment"))
     data = {
@@ -130,7 +131,7 @@ def _benchmark(row: Measurement, samples: Samples) -> dict[str, Any]:
         "fullname": row.id,
         "params": {key: columns[key] for key in PARAMS},
         "param": row.case.id,
-        "extra_info": columns,
+        "extra_info": {**columns, "launch_sizes": list(samples.sizes)},
         "options": {"timer": "perf_counter_ns", "disable_gc": False, "warmup": True},
         "stats": _stats([ms / 1000 for ms in samples.values]),
     }

@@ -2,7 +2,7 @@
 
 A side is a run folder, a JSON file that pytest-benchmark wrote (one launch), or a folder of such files (a
 launch each). mtbench's own ``pytest-benchmark.json`` has the rows under the names they have in the run
-folder, so either can stand against the other.
+folder, and its launches, so either can stand against the other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mtbench.errors import BadInput
+from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
 
 __all__ = ["Side", "TimedRow", "read_side"]
@@ -175,13 +176,19 @@ def _read_file(path: Path) -> Side:
 def _benchmark(benchmark: Mapping[str, Any]) -> TimedRow:
     name = str(benchmark.get("fullname") or benchmark["name"])
     backend = str(_mapping(benchmark.get("extra_info")).get("backend") or "")
-    stats = benchmark["stats"]
-    median = stats["median"] if "median" in stats else float(np.median(stats["data"]))
-    if not median > 0:
-        raise ValueError(f"{name}: a median of {median} s")
+    medians = _launch_medians(benchmark["stats"], _mapping(benchmark.get("extra_info")).get("launch_sizes"))
+    if not all(median > 0 for median in medians):
+        raise ValueError(f"{name}: a median of {min(medians)} s")
     # One test measured for several backends has one name in the file of each.
     qualified = name if not backend or name.startswith(f"{backend}/") else f"{backend}/{name}"
-    return TimedRow(id=qualified, backend=backend, status="ok", wall_ms=(1000 * float(median),))
+    return TimedRow(id=qualified, backend=backend, status="ok", wall_ms=tuple(1000 * m for m in medians))
+
+
+def _launch_medians(stats: Mapping[str, Any], sizes: list[int] | None) -> tuple[float, ...]:
+    """In seconds. A process is a launch: only mtbench's own file has more, and says how large each is."""
+    if sizes is not None:
+        return Samples(stats["data"], sizes).launch_medians
+    return (float(stats["median"] if "median" in stats else np.median(stats["data"])),)
 
 
 def _file_machine(machine: Mapping[str, Any]) -> dict[str, str]:

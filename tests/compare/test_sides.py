@@ -68,6 +68,8 @@ def test_mtbenchs_own_file_matches_its_run(tmp_path):
     assert own.machine == run.machine
     (case,), (other,) = match(run, own)
     assert case.backend == "jax"
+    assert case.b_ms == pytest.approx(case.a_ms)
+    assert len(case.b_ms) > 1
     assert other.b == ABSENT
     compare_sides(run, own)
 
