@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from mtbench.backend import (
-    FORWARD_ONLY,
     GROUPED_HEADS,
     KV_LEN,
     LENGTHS,
@@ -23,17 +23,34 @@ from mtbench.backend import (
 from mtbench.frameworks import load_framework
 from mtbench.spec import Case
 
-from .launch import compile_only, enter, start
+from .launch import Launch, compile_only, enter, start
 from .tiles import MAX_DIM
 
 __all__ = ["BACKEND", "TritonBackend"]
 
 
-def kernels_of(case: Case) -> str:
-    """The module whose `attention` computes a case."""
+def kernels_of(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What computes a case and its gradients. The first call settles how the kernels run: `enter` first."""
     if case.spec.kind == "softmax":
-        return "softmax"
-    return "scan" if case.spec.causal else "full"
+        forward, backward = "softmax", "softmax_gradients"
+    else:
+        forward, backward = "scan" if case.spec.causal else "full", "gradients"
+    return (
+        importlib.import_module(f"{__name__}.{forward}").attention,
+        importlib.import_module(f"{__name__}.{backward}").gradients,
+    )
+
+
+def compile_all(case: Case, plan: Any, launch: Launch) -> None:
+    """Hands `launch` every kernel of a call of the case, on tensors without data."""
+    import torch
+
+    attention, gradients = kernels_of(case)
+    q, k, v = shapes_of(case)
+    backward = case.mode == "forward_backward"
+    o, kept = attention(plan, launch, q, k, v, keep=backward)
+    if backward:
+        gradients(plan, launch, q, k, v, o, torch.empty_like(o), *kept)
 
 
 NUMPY_2_4 = Requirement(distribution="numpy", minimum="2.4")
@@ -63,7 +80,7 @@ class TritonBackend(DeclaredBackend):
         """
         enter(case.device)
         plans = importlib.import_module(f"{__name__}.plan")
-        attention = importlib.import_module(f"{__name__}.{kernels_of(case)}").attention
+        attention, gradients = kernels_of(case)
         if case.device == "cpu":
             plan = plans.make_plan(case, "cpu")
         else:
@@ -72,13 +89,23 @@ class TritonBackend(DeclaredBackend):
             plan = plans.make_plan(
                 case, "cuda", torch.cuda.get_device_properties("cuda").multi_processor_count
             )
-            attention(plan, compile_only, *shapes_of(case))
+            compile_all(case, plan, compile_only)
+        if case.mode == "forward":
+            function = functools.partial(output, attention, plan)
+        else:
+            module = importlib.import_module(f"{__name__}.differentiable")
+            function = module.differentiable(attention, gradients, plan, start)
         return load_framework(self.framework).kernel(
-            functools.partial(attention, plan, start),
+            function,
             case,
             untimed="interpreted" if case.device == "cpu" else None,
             config=plan.config,
         )
+
+
+def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any) -> Any:
+    """The output alone, of a `kernels_of` function and a plan."""
+    return attention(plan, start, q, k, v)[0]
 
 
 def shapes_of(case: Case) -> tuple[Any, ...]:
@@ -102,7 +129,6 @@ BACKEND = TritonBackend(
         GROUPED_HEADS,
         KV_LEN,
         LENGTHS,
-        FORWARD_ONLY,
         Limit(
             kind="notimpl",
             what=f"head_dim above {MAX_DIM}",

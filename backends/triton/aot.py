@@ -6,7 +6,6 @@ minutes where Triton has not cached the kernels.
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from triton.compiler import ASTSource
 
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
-from . import kernels_of, shapes_of
+from . import compile_all
 from .launch import enter, options
 from .plan import make_plan
 from .tiles import Tiles
@@ -60,8 +59,7 @@ def resources(case: Case, capability: int = HOPPER) -> list[Resources]:
     ) -> None:
         found.append(_compile(kernel, args, constants, tiles, capability))
 
-    attention = importlib.import_module(f"{__package__}.{kernels_of(case)}").attention
-    attention(make_plan(case, "meta"), compile_, *shapes_of(case))
+    compile_all(case, make_plan(case, "meta"), compile_)
     return found
 
 

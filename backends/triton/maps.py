@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "feature_map", "operand", "product", "row_max", "row_sum"]
+__all__ = ["INTERPRETED", "feature_map", "operand", "product", "row_max", "row_sum", "slope"]
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels of this process run in Triton's interpreter: settled when they are first imported."""
@@ -18,6 +18,13 @@ def feature_map(x):
     x = x.to(tl.float32)
     # The inner select keeps exp away from large x, where it overflows, and lets a NaN through.
     return tl.where(x > 0, x + 1.0, tl.exp(tl.where(x > 0, 0.0, x)))
+
+
+@triton.jit
+def slope(x):
+    """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
+    x = x.to(tl.float32)
+    return tl.where(x > 0, 1.0, tl.exp(tl.where(x > 0, 0.0, x)))
 
 
 @triton.jit

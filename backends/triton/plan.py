@@ -22,7 +22,9 @@ CARD = 132
 SHORTEST = 1024
 """A segment has at least so many positions, or its states cost more than the parallelism brings."""
 MOST = 64
-"""Segments at most: each program first adds up the states of all the segments before its own."""
+"""Segments at most: their states are put together one after another."""
+GRAIN = 128
+"""The longest chunk of any kernel: a segment is whole chunks of all of them."""
 
 
 NO_DECAY = Decay(carry=0.0, keep=0.0)
@@ -38,13 +40,11 @@ class Plan:
     segments: int = 1
     """Parts of the sequence that programs take in parallel; softmax has no use for them."""
     segment: int = 0
-    """Positions a segment, a multiple of the chunk; the last may have fewer."""
+    """Positions a segment, a multiple of every kernel's chunk; the last may have fewer."""
     u: torch.Tensor | None = None
     """u(n), [entries] float32; None without momentum."""
     b: torch.Tensor | None = None
     """beta^n, [entries] float32."""
-    over_chunk: Decay = NO_DECAY
-    over_segment: Decay = NO_DECAY
     gain: float = 1.0
     """gamma / (1 - beta)."""
 
@@ -52,6 +52,10 @@ class Plan:
     def last(self) -> int:
         """The last entry of u and b."""
         return self.u.numel() - 1 if self.u is not None else 0
+
+    def decay(self, positions: int) -> Decay:
+        """What a state becomes over that many positions."""
+        return decay(self.case.spec.beta, positions) if self.u is not None else NO_DECAY
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -66,24 +70,52 @@ class Plan:
             "DOT": DOT[self.case.dtype],
         }
 
+    def gradient_constants(self, tiles: Tiles) -> dict[str, Any]:
+        """Those of the kernels that go back."""
+        causal = self.case.spec.causal
+        return {
+            "MOMENTUM": self.u is not None,
+            "CAUSAL": causal,
+            "SEGMENTED": self.segments > 1 or not causal,
+            "D": self.case.head_dim,
+            "DV": self.case.value_dim,
+            "BD": tiles.head_dim,
+            "BV": tiles.value_dim,
+            "BT": tiles.rows,
+            "BLOCKS": tiles.head_blocks * tiles.value_blocks,
+            "LD": self.tiles.head_dim,
+            "LV": self.tiles.value_blocks * self.tiles.value_dim,
+            "DOT": DOT[self.case.dtype],
+        }
+
     @property
     def config(self) -> Mapping[str, Any]:
         """For the results' record."""
         return asdict(self.tiles) | {"segments": self.segments}
 
 
-def make_plan(case: Case, device: str, processors: int = CARD) -> Plan:
+def make_plan(
+    case: Case,
+    device: str,
+    processors: int = CARD,
+    *,
+    tiles: Tiles | None = None,
+    segments: int | None = None,
+) -> Plan:
     """The plan of a case.
 
     Args:
         case: what to compute.
         device: where the weights go, in torch's words.
         processors: the card's multiprocessors.
+        tiles: those of the forward's kernels, where others than the ones chosen for it are tried.
+        segments: the same of how many parts the sequence has at most.
     """
     if case.spec.kind == "softmax":
-        return Plan(case=case, tiles=softmax_tiles(case))
-    tiles = linear_tiles(case)
-    segments, segment = _segments(case, tiles, processors)
+        return Plan(case=case, tiles=tiles or softmax_tiles(case))
+    tiles = tiles or linear_tiles(case)
+    segment = GRAIN * -(-case.seq_len // (GRAIN * (segments or _segments(case, tiles, processors))))
+    segments = -(-case.seq_len // segment)
     spec = case.spec
     if spec.kind == "linear":
         return Plan(case=case, tiles=tiles, segments=segments, segment=segment)
@@ -95,14 +127,12 @@ def make_plan(case: Case, device: str, processors: int = CARD) -> Plan:
         segment=segment,
         u=u,
         b=b,
-        over_chunk=decay(spec.beta, tiles.rows),
-        over_segment=decay(spec.beta, segment),
         gain=spec.gamma / (1 - spec.beta),
     )
 
 
-def _segments(case: Case, tiles: Tiles, processors: int) -> tuple[int, int]:
-    """How many, and the positions of each.
+def _segments(case: Case, tiles: Tiles, processors: int) -> int:
+    """How many at most.
 
     One program a (batch, head) and value block leaves most of a card idle when those are few. Segments fill
     it, for one more read of k and v; where the card is half full already they are not worth that.
@@ -111,7 +141,4 @@ def _segments(case: Case, tiles: Tiles, processors: int) -> tuple[int, int]:
     # A thread has up to 255 registers of a multiprocessor's 65536: 8 warps fill one.
     at_once = processors * (8 // tiles.warps)
     wanted = 1 if programs > processors // 2 else at_once // programs
-    wanted = max(1, min(wanted, MOST, case.seq_len // SHORTEST))
-    chunks = -(-case.seq_len // tiles.rows)
-    per_segment = -(-chunks // wanted)
-    return -(-chunks // per_segment), per_segment * tiles.rows
+    return max(1, min(wanted, MOST, case.seq_len // SHORTEST))

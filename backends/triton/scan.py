@@ -7,17 +7,17 @@ import triton.language as tl
 from .launch import Launch
 from .maps import feature_map, operand, product, row_sum
 from .plan import Plan
-from .states import segment_states
+from .states import key_value_states
 
 __all__ = ["attention"]
 
 
 @triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
 def scan(
-    q, k, v, o, s_in, p_in, z_in, u, b, last, n, segment, segments,
-    beta, chunk_carry, chunk_keep, segment_carry, segment_keep, gain, eps,
-    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
+    q, k, v, o, den, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    beta, chunk_carry, chunk_keep, gain, eps,
+    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
     of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
@@ -27,17 +27,17 @@ def scan(
         o_i = gamma / (1 - beta) num_i / den_i
         S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
 
-    Linear attention is the same with u = 1 and no P, and pays for neither.
+    Linear attention is the same with u = 1 and no P, and pays for neither. `KEEP` stores den, for the
+    backward.
 
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P
-    [BD, BV], z [BD] and u(i-j) [BT, BT] stay in float32 registers. A program that does not begin the sequence
-    first adds up the states of the segments before its own.
-    Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head). `SEGMENTED`
-    also reads up to segments^2 / 2 states, 4 BD BV bytes each and mostly from the L2.
+    [BD, BV], z [BD] and u(i-j) [BT, BT] stay in float32 registers.
+    Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
+    the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
     """
     pid, part = tl.program_id(0), tl.program_id(1)
-    first = part * segment
-    head = (pid // NV).to(tl.int64) * n + first
+    pair, first = (pid // NV).to(tl.int64), part * segment
+    head = pair * n + first
     d, e, t = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV), tl.arange(0, BT)
     in_head, in_value = d < D, e < DV
     # Bases are 64 bits wide and move with the chunk; offsets within a tile are 32 and stay.
@@ -52,21 +52,12 @@ def scan(
     P = tl.full([BD, BV], 0.0, tl.float32)
     z = tl.full([BD], 0.0, tl.float32)
     if SEGMENTED:
-        slot = pid.to(tl.int64) * segments
-        s_in += slot * (BD * BV)
+        slot = pair * segments + part
+        tile = slot * (BD * NV * BV) + d[:, None] * (NV * BV) + e[None, :]  # [BD, BV]
+        S = tl.load(s_in + tile)
         if MOMENTUM:
-            p_in += slot * (BD * BV)
-        z_in += slot * BD
-        tile = d[:, None] * BV + tl.arange(0, BV)[None, :]  # [BD, BV]
-        for _ in range(part):
-            if MOMENTUM:
-                S += segment_carry * P
-                P = segment_keep * P + tl.load(p_in + tile)
-                p_in += BD * BV
-            S += tl.load(s_in + tile)
-            z += tl.load(z_in + d)
-            s_in += BD * BV
-            z_in += BD
+            P = tl.load(p_in + tile)
+        z = tl.load(z_in + slot * BD + d)
 
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM:
@@ -94,7 +85,11 @@ def scan(
         phi_k = operand(phi_k, DOT)
         scores = product(phi_q, phi_k, tl.full([BT, BT], 0.0, tl.float32), DOT)
         scores = tl.where(lag >= 0, scores, 0.0)
-        share = 1.0 / (before + row_sum(scores, 1))  # [BT]
+        total = before + row_sum(scores, 1)  # [BT]
+        if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
+            if pid % NV == 0:
+                tl.store(den + head + start + t, total, mask=real)
+        share = 1.0 / total
         if MOMENTUM:
             scores *= u_lag
         values = tl.load(v + v_tile, mask=real[:, None] & in_value[None, :], other=0.0)
@@ -113,21 +108,23 @@ def scan(
         o += BT * DV
 
 
-def attention(plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Causal attention of contiguous [batch, heads, n, dim] tensors."""
+def attention(
+    plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keep: bool = False
+) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+    """Causal attention of contiguous [batch, heads, n, dim] tensors; with `keep` what `gradients` wants."""
     case, spec = plan.case, plan.case.spec
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
-    segmented = plan.segments > 1
-    s, p, z = segment_states(plan, launch, k, v, to_end=False) if segmented else (None, None, None)
+    den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
+    before = key_value_states(plan, launch, k, v)
+    over = plan.decay(plan.tiles.rows)
     launch(
         scan,
         (case.batch * case.heads * plan.tiles.value_blocks, plan.segments),
         (
-            *(q, k, v, o, s, p, z, plan.u, plan.b, plan.last, case.seq_len, plan.segment, plan.segments),
-            *(spec.beta, plan.over_chunk.carry, plan.over_chunk.keep),
-            *(plan.over_segment.carry, plan.over_segment.keep, plan.gain, spec.eps),
+            *(q, k, v, o, den, *before, plan.u, plan.b, plan.last, case.seq_len, plan.segment, plan.segments),
+            *(spec.beta, over.carry, over.keep, plan.gain, spec.eps),
         ),
-        {"MOMENTUM": spec.kind == "momentum", "SEGMENTED": segmented, **plan.constants},
+        {"MOMENTUM": plan.u is not None, "SEGMENTED": plan.segments > 1, "KEEP": keep, **plan.constants},
         plan.tiles,
     )
-    return o
+    return o, (den, *before) if keep else ()

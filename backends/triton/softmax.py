@@ -41,9 +41,9 @@ def _block(
 
 @triton.jit(do_not_specialize=["n"])
 def softmax(
-    q, k, v, o, n, factor,
-    CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
+    q, k, v, o, lse, n, factor,
+    CAUSAL: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Eq 1, ``o_i = sum_j softmax_j(scale q_i . k_j) v_j``, by online softmax (flash style).
 
@@ -53,7 +53,8 @@ def softmax(
     Traffic: q and o once, (head_dim + value_dim) * itemsize bytes a query; k and v once a block of queries,
     most of it from the L2. Nothing else is written.
 
-    `factor` is scale * log2(e), as exp2 is what the hardware has.
+    `factor` is scale * log2(e), as exp2 is what the hardware has. `KEEP` stores the logarithm of each row's
+    sum, to base 2, for the backward.
     """
     blocks = (n + BM - 1) // BM
     pid = tl.program_id(0)
@@ -96,20 +97,27 @@ def softmax(
         )  # fmt: skip
         k += BN * D
         v += BN * DV
+    if KEEP:
+        tl.store(lse + head + i, best + tl.log2(total), mask=i < n)
     out = (acc / total[:, None]).to(o.dtype.element_ty)
     tl.store(o + rows * DV + e[None, :], out, mask=real & (e < DV)[None, :])
 
 
-def attention(plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Softmax attention of contiguous [batch, heads, n, dim] tensors."""
+def attention(
+    plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keep: bool = False
+) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+    """Softmax attention of contiguous [batch, heads, n, dim] tensors; with `keep` also the logarithm of each
+    row's sum, to base 2, [batch, heads, n] float32."""
     case, tiles = plan.case, plan.tiles
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
+    lse = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
     launch(
         softmax,
         (case.batch * case.heads * -(-case.seq_len // tiles.rows),),
-        (q, k, v, o, case.seq_len, case.softmax_scale * math.log2(math.e)),
+        (q, k, v, o, lse, case.seq_len, case.softmax_scale * math.log2(math.e)),
         {
             "CAUSAL": case.spec.causal,
+            "KEEP": keep,
             "D": case.head_dim,
             "DV": case.value_dim,
             "BD": tiles.head_dim,
@@ -120,4 +128,4 @@ def attention(plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: t
         },
         tiles,
     )
-    return o
+    return o, (lse,) if keep else ()

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from mtbench.spec import Case
 
-__all__ = ["MAX_DIM", "Tiles", "linear_tiles", "softmax_tiles"]
+__all__ = [
+    "MAX_DIM",
+    "Tiles",
+    "key_value_tiles",
+    "linear_tiles",
+    "query_tiles",
+    "softmax_gradient_tiles",
+    "softmax_tiles",
+]
 
 MAX_DIM = 128
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
@@ -25,6 +33,8 @@ class Tiles:
     value_blocks: int
     warps: int
     stages: int
+    head_blocks: int = 1
+    """The same of head_dim."""
 
 
 def _padded(dim: int) -> int:
@@ -46,7 +56,7 @@ def softmax_tiles(case: Case) -> Tiles:
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
     wide = max(head_dim, value_dim) > 64
     if case.dtype == "float32":
-        rows, keys, warps, stages = (64, 16, 8, 2) if wide else (64, 32, 8, 2)
+        rows, keys, warps, stages = (64, 16, 8, 1) if wide else (64, 32, 8, 2)
     elif _ragged(case):
         rows, keys, warps, stages = (32, 32, 2, 2)
     else:
@@ -81,4 +91,70 @@ def linear_tiles(case: Case) -> Tiles:
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=2,
+    )  # fmt: skip
+
+
+def query_tiles(case: Case) -> Tiles:
+    """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
+    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    rows, block, warps = _gradient_block(case, value_dim)
+    block = min(block, head_dim)
+    return Tiles(
+        rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
+        head_blocks=-(-case.head_dim // block), warps=warps, stages=2,
+    )  # fmt: skip
+
+
+def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
+    """Those of the kernel of dk and dv: one launch where a program holds the whole state, else one each."""
+    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    rows, keys_block, warps = _gradient_block(case, value_dim)
+    other_rows, values_block, other_warps = _gradient_block(case, head_dim)
+    if keys_block >= head_dim or values_block >= value_dim:
+        # With momentum, whose states are two, chunks of 64 spill.
+        both = min(rows, other_rows, 32 if case.spec.kind == "momentum" else 64)
+        return (
+            Tiles(
+                rows=both, keys=both, head_dim=head_dim, value_dim=value_dim, value_blocks=1,
+                warps=max(warps, other_warps), stages=2,
+            ),
+        )  # fmt: skip
+    return (
+        Tiles(
+            rows=rows, keys=rows, head_dim=keys_block, value_dim=value_dim, value_blocks=1,
+            head_blocks=-(-case.head_dim // keys_block), warps=warps, stages=2,
+        ),
+        Tiles(
+            rows=other_rows, keys=other_rows, head_dim=head_dim, value_dim=values_block,
+            value_blocks=-(-case.value_dim // values_block), warps=other_warps, stages=2,
+        ),
+    )  # fmt: skip
+
+
+def _gradient_block(case: Case, whole: int) -> tuple[int, int, int]:
+    """Rows, columns of the dim that is split, and warps, where the other dim has so many columns."""
+    wide = whole > 64
+    if case.dtype == "float32":
+        return (16, 16, 8) if wide else (32, 32, 8)
+    if _ragged(case):
+        return (16, 32, 2) if wide else (32, 32, 2)
+    if case.dtype == "float16":
+        return (32, 32, 8) if wide else (32, 64, 8)
+    return (32, 64, 8) if wide else (64, 64, 8)
+
+
+def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
+    """Those of the kernel of dq, or of dk and dv (`by_keys`), which hold twice as much."""
+    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    wide = max(head_dim, value_dim) > 64
+    stages = 1 if case.dtype == "float32" else 2  # on the ordinary cores two stages spill
+    if case.dtype == "float32":
+        own, others, warps = (16, 16, 8) if wide else (32, 32, 8)
+    elif _ragged(case):
+        own, others, warps = (16, 16, 2) if wide else (32, 32, 2)
+    else:
+        own, others, warps = (64, 64, 8) if wide else (64, 64, 4)
+    return Tiles(
+        rows=others if by_keys else own, keys=own if by_keys else others, head_dim=head_dim,
+        value_dim=value_dim, value_blocks=1, warps=warps, stages=stages,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 from mtbench import AttentionSpec, Case, load_backend
 from mtbench.inputs import Array, Inputs, make_inputs
+from mtbench.measure.agreement import Judge
 from mtbench.oracle import attention
 
 torch = pytest.importorskip("torch")
@@ -49,6 +50,18 @@ def attend(case: Case, inputs: Inputs) -> Array:
     return kernel.outputs(result)["o"]
 
 
+def check_gradients(case: Case, inputs: Inputs | None = None) -> None:
+    case = case.replace(mode="forward_backward")
+    inputs = make_inputs(case) if inputs is None else inputs
+    kernel = load_backend("triton").build(case, "fused")
+    kernel.load(inputs)
+    outputs = kernel.outputs(kernel())
+    judge = Judge(case, inputs)
+    assert judge.contract_problem(outputs) is None
+    for name, agreement in judge.agreement("fused", outputs).items():
+        assert agreement.relative < (2e-6 if case.dtype == "float32" else 1e-3), (name, agreement)
+
+
 def error(case: Case, inputs: Inputs) -> float:
     o, truth = attend(case, inputs), attention(case, inputs)
     assert o.dtype == inputs.q.dtype
@@ -63,8 +76,11 @@ def check(case: Case, inputs: Inputs | None = None) -> None:
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is allocated is full of NaN: an element that no kernel writes, or reads too early, shows."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    for name in ("empty", "empty_like"):
+        plain = getattr(torch, name)
+        monkeypatch.setattr(
+            torch, name, lambda *of, plain=plain, **how: plain(*of, **how).fill_(float("nan"))
+        )
 
 
 @HALVES
@@ -73,6 +89,28 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_size(kind: Any, causal: bool, n: int, head_dim: int, value_dim: int, dtype: Any) -> None:
     spec = AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6)
     check(Case(spec=spec, heads=1, seq_len=n, head_dim=head_dim, value_dim=value_dim, dtype=dtype))
+
+
+@HALVES
+@pytest.mark.parametrize(
+    ("n", "head_dim", "value_dim"), [(1, 5, 3), (17, 40, 72), (64, 64, 64), (65, 72, 128), (131, 3, 33)]
+)
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_gradients_at_any_size(
+    kind: Any, causal: bool, n: int, head_dim: int, value_dim: int, dtype: Any
+) -> None:
+    """72 and 128 are two blocks each, so that dk and dv have a launch of their own."""
+    spec = AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6)
+    check_gradients(
+        Case(spec=spec, batch=2, heads=1, seq_len=n, head_dim=head_dim, value_dim=value_dim, dtype=dtype)
+    )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.999, 1 - 1e-9])
+def test_gradients_at_any_momentum(beta: float, causal: bool) -> None:
+    spec = AttentionSpec(causal=causal, beta=beta, gamma=2.0)
+    check_gradients(Case(spec=spec, heads=1, seq_len=97, head_dim=16))
 
 
 @HALVES
@@ -103,7 +141,7 @@ def test_a_long_sequence_in_segments(kind: Any, causal: bool, segments: int, dty
     n = 1024 * segments + 77
     case = Case(spec=spec, heads=1, seq_len=n, head_dim=16, value_dim=8, dtype=dtype)
     assert load_backend("triton").build(case, "fused").config["segments"] == segments
-    check(case)
+    check_gradients(case)
 
 
 @HALVES

@@ -13,6 +13,7 @@ import pytest
 
 from mtbench import AttentionSpec, Case, load_backend
 from mtbench.inputs import Array, Inputs, make_inputs
+from mtbench.measure.agreement import Judge
 from mtbench.oracle import Rows, attention
 from mtbench.registry import import_part
 
@@ -38,8 +39,11 @@ KINDS = [
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is allocated is full of NaN: an element that no kernel writes, or reads too early, shows."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(float("nan")))
+    for name in ("empty", "empty_like"):
+        plain = getattr(torch, name)
+        monkeypatch.setattr(
+            torch, name, lambda *of, plain=plain, **how: plain(*of, **how).fill_(float("nan"))
+        )
 
 
 def attend(case: Case, inputs: Inputs) -> Array:
@@ -113,6 +117,29 @@ def test_any_size(kind: Any, causal: bool, dtype: Any) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_gradients(kind: Any, causal: bool, dtype: Any) -> None:
+    """By the rule that judges a run: the shapes of SIZES, one in segments, and some drawn by seed."""
+    rng = np.random.default_rng(5)
+    drawn = [
+        (int(rng.integers(1, 3)), 2, int(rng.integers(1, 600)), *(int(x) for x in rng.integers(1, 129, 2)))
+        for _ in range(6)
+    ]
+    for size in (*SIZES, (1, 2, 5001, 64, 64), *drawn):
+        case = a_case(kind, causal, size, dtype).replace(mode="forward_backward")
+        inputs = make_inputs(case)
+        kernel = load_backend("triton").build(case, "fused")
+        kernel.load(inputs)
+        result = kernel()
+        kernel.wait(result)
+        judge = Judge(case, inputs)
+        outputs = kernel.outputs(result)
+        assert judge.contract_problem(outputs) is None
+        failed = {name: a for name, a in judge.agreement("fused", outputs).items() if not a.passes}
+        assert not failed, (case.id, failed)
+
+
+@DTYPES
 @pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
 def test_long_sequences_in_segments(kind: Any, causal: bool, dtype: Any) -> None:
     for size in LONG:
@@ -154,14 +181,14 @@ def test_very_negative_queries_and_keys(kind: Any, causal: bool, dtype: Any) -> 
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
 def test_the_build_compiles_everything(kind: Any, causal: bool, dtype: Any) -> None:
     """What the first call still had to compile would be timed as if it were work."""
-    names = ("softmax",) if kind == "softmax" else ("states", "scan", "full")
+    names = ("softmax", "softmax_gradients") if kind == "softmax" else ("states", "scan", "full", "gradients")
     modules = [import_part(f"backends.triton.{name}") for name in names]
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
 
     def count() -> int:
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())
 
-    case = a_case(kind, causal, (1, 1, 4500, 48, 24), dtype)
+    case = a_case(kind, causal, (1, 1, 4500, 48, 24), dtype).replace(mode="forward_backward")
     kernel = load_backend("triton").build(case, "fused")
     built = count()
     assert built > 0

@@ -39,7 +39,6 @@ def test_what_it_declares() -> None:
         (Case(kv_heads=2), "notimpl"),
         (Case(lengths=(1000,)), "notimpl"),
         (Case(spec=AttentionSpec(causal=False), kv_len=7), "notimpl"),
-        (Case(mode="forward_backward"), "notimpl"),
         (Case(dtype="bfloat16"), "notyet"),
     ):
         limit = backend.unsupported(case, "fused")
@@ -47,6 +46,7 @@ def test_what_it_declares() -> None:
         assert limit.kind == kind
     assert backend.unsupported(Case(head_dim=128, value_dim=1), "fused") is None
     assert backend.unsupported(Case(dtype="bfloat16", device="cuda"), "fused") is None
+    assert backend.unsupported(Case(mode="forward_backward"), "fused") is None
     assert backend.unsupported(Case(), "chunked") is not None
 
 

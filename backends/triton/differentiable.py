@@ -1,0 +1,51 @@
+"""The kernels as one function that torch can differentiate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .launch import Launch
+from .plan import Plan
+
+__all__ = ["differentiable"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward, its backward and what both of them need."""
+
+    attention: Callable[..., Any]
+    gradients: Callable[..., Any]
+    plan: Plan
+    launch: Launch
+
+
+class Attention(torch.autograd.Function):
+    """``o`` of a `Pass`, q, k and v."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Pass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        """Keeps the inputs, the output, the denominators and the states between segments."""
+        o, kept = both.attention(both.plan, both.launch, q, k, v, keep=True)
+        ctx.both = both
+        ctx.save_for_backward(q, k, v, o, *kept)
+        return o
+
+    @staticmethod
+    def backward(ctx: Any, do: torch.Tensor) -> Any:
+        """dq, dk and dv."""
+        q, k, v, o, *kept = ctx.saved_tensors
+        plan, launch = ctx.both.plan, ctx.both.launch
+        return None, *ctx.both.gradients(plan, launch, q, k, v, o, do.contiguous(), *kept)
+
+
+def differentiable(
+    attention: Callable[..., Any], gradients: Callable[..., Any], plan: Plan, launch: Launch
+) -> Callable[..., Any]:
+    """``o(q, k, v)`` with `gradients` as its backward."""
+    return functools.partial(Attention.apply, Pass(attention, gradients, plan, launch))

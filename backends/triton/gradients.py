@@ -1,0 +1,297 @@
+"""The backward of linear and momentum attention: two kernels and their launch.
+
+With ``g_i = gamma / (1 - beta) do_i / den_i``, ``delta_i = do_i . o_i / den_i`` and u(n) the weight of a key
+n positions back (1 without momentum; without a causal mask all sums run over the whole sequence, and u
+belongs to the key alone)::
+
+    dphi(q_i) = sum_{j<=i} [u(i-j) (g_i . v_j) - delta_i] phi(k_j)
+    dphi(k_j) = sum_{i>=j} [u(i-j) (g_i . v_j) - delta_i] phi(q_i)
+    dv_j      = sum_{i>=j}  u(i-j) (phi(q_i) . phi(k_j)) g_i
+
+and phi'(x) = 1 above 0, exp(x) below. The first runs forward in time with the forward's own states, the other
+two back in time with ``R = sum_i u phi(q_i) g_i^T`` and ``y = sum_i delta_i phi(q_i)``.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from .launch import Launch
+from .maps import feature_map, operand, product, row_sum, slope
+from .plan import Plan
+from .states import States, gradient_states
+from .tiles import Tiles, key_value_tiles, query_tiles
+
+__all__ = ["gradients"]
+
+
+@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+def query_gradients(
+    q, k, v, o, do, dq, den, delta, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    beta, chunk_carry, chunk_keep, gain,
+    MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr,
+    LV: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Computes dq, and delta for the kernel after it. With S, P, z where a chunk starts, c(i) as in `scan`::
+
+        dphi(q_i) = (S + c(i) P) g_i - delta_i z + sum_{j<=i} [u(i-j) (g_i . v_j) - delta_i] phi(k_j)
+
+    Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence.
+
+    Tiling: one program a (batch, head, block of BD columns) and segment, over chunks of BT positions; S and
+    P, transposed, [BV, BD], z [BD] and u(i-j) [BT, BT] stay in float32 registers. Every program has all
+    columns of v and do, since g_i . v_j runs over them.
+    Traffic: q, k and dq once, v, o and do once a block: n (3 head_dim + 3 value_dim BLOCKS) itemsize bytes a
+    (batch, head), without `CAUSAL` n (2 head_dim + 2 value_dim BLOCKS); den and delta, 8 n bytes.
+    """
+    pid, part = tl.program_id(0), tl.program_id(1)
+    pair, first = (pid // BLOCKS).to(tl.int64), part * segment
+    head = pair * n + first
+    d, e, t = (pid % BLOCKS) * BD + tl.arange(0, BD), tl.arange(0, BV), tl.arange(0, BT)
+    in_head, in_value = d < D, e < DV
+    q += head * D
+    dq += head * D
+    k += head * D
+    d_tile = t[:, None] * D + d[None, :]  # [BT, BD]
+    v += head * DV
+    o += head * DV
+    do += head * DV
+    e_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
+    v_tile = t[None, :] * DV + e[:, None]  # [BV, BT]
+    den += head
+    delta += head
+    S = tl.full([BV, BD], 0.0, tl.float32)
+    P = tl.full([BV, BD], 0.0, tl.float32)
+    z = tl.full([BD], 0.0, tl.float32)
+    if SEGMENTED:
+        slot = pair * segments + (part if CAUSAL else 0)
+        tile = slot * (LD * LV) + d[None, :] * LV + e[:, None]
+        held = in_value[:, None] & in_head[None, :]
+        S = tl.load(s_in + tile, mask=held, other=0.0)
+        if MOMENTUM and CAUSAL:
+            P = tl.load(p_in + tile, mask=held, other=0.0)
+        z = tl.load(z_in + slot * LD + d)
+    lag = t[:, None] - t[None, :]  # [BT, BT]
+    if MOMENTUM and CAUSAL:
+        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
+        b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
+        carry = beta * tl.load(u + tl.minimum(t, last))  # [BT]
+    length = tl.minimum(segment, n - first)
+    for start in range(0, length, BT):
+        real = t < length - start
+        there = real[:, None] & in_value[None, :]
+        pull = tl.load(do + e_tile, mask=there, other=0.0).to(tl.float32)  # [BT, BV]
+        outputs = tl.load(o + e_tile, mask=there, other=0.0).to(tl.float32)
+        share = 1.0 / tl.load(den + start + t, mask=real, other=1.0)  # [BT]
+        own = row_sum(pull * outputs, 1) * share  # [BT], delta
+        if pid % BLOCKS == 0:
+            tl.store(delta + start + t, own, mask=real)
+        g = operand(pull * (gain * share)[:, None], DOT)  # [BT, BV]
+        grad = tl.full([BT, BD], 0.0, tl.float32)
+        if MOMENTUM and CAUSAL:
+            grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
+        grad = product(g, operand(S, DOT), grad, DOT) - own[:, None] * z[None, :]
+        if CAUSAL:
+            vT = tl.load(v + v_tile, mask=in_value[:, None] & real[None, :], other=0.0)  # [BV, BT]
+            scores = product(g, operand(vT, DOT), tl.full([BT, BT], 0.0, tl.float32), DOT)
+            if MOMENTUM:
+                scores *= u_lag
+            scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
+            keys = tl.load(k + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)
+            phi_k = tl.where(real[:, None], feature_map(keys), 0.0)  # [BT, BD]
+            z += row_sum(phi_k, 0)
+            phi_k = operand(phi_k, DOT)
+            grad = product(operand(scores, DOT), phi_k, grad, DOT)
+            if MOMENTUM:
+                S = product(operand(vT * u_end[None, :], DOT), phi_k, S + chunk_carry * P, DOT)
+                P = product(operand(vT * b_end[None, :], DOT), phi_k, chunk_keep * P, DOT)
+            else:
+                S = product(operand(vT, DOT), phi_k, S, DOT)
+        queries = tl.load(q + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)
+        tl.store(
+            dq + d_tile, (grad * slope(queries)).to(dq.dtype.element_ty),
+            mask=real[:, None] & in_head[None, :],
+        )  # fmt: skip
+        q += BT * D
+        dq += BT * D
+        k += BT * D
+        v += BT * DV
+        o += BT * DV
+        do += BT * DV
+
+
+@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+def key_value_gradients(
+    q, k, v, do, dk, dv, den, delta, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    beta, chunk_carry, chunk_keep, gain,
+    MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, KEYS: tl.constexpr,
+    VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Computes dk (`KEYS`), dv (`VALUES`) or both, from the last chunk to the first. With R, its momentum Q
+    and y of all queries after a chunk of C, j = 1..C inside it::
+
+        dphi(k_j) = (R + c(C+1-j) Q) v_j - y + sum_{i>=j} [u(i-j) (g_i . v_j) - delta_i] phi(q_i)
+        dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
+        R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
+
+    Without `CAUSAL` the sums within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both
+    R terms get the key's own weight u(N-j) (eq 14).
+
+    Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q [BD, BV],
+    y [BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of all columns would not fit, dk
+    and dv have a launch each: dk in blocks of BD columns with all of v, dv in blocks of BV with all of k.
+    Traffic: q, k, v and do once a block, what is asked of dk and dv once; den and delta, 8 n bytes a block.
+    """
+    pid, part = tl.program_id(0), tl.program_id(1)
+    pair, first = (pid // BLOCKS).to(tl.int64), part * segment
+    d, e, t = tl.arange(0, BD), tl.arange(0, BV), tl.arange(0, BT)
+    if KEYS:
+        d += (pid % BLOCKS) * BD
+    else:
+        e += (pid % BLOCKS) * BV
+    in_head, in_value = d < D, e < DV
+    length = tl.minimum(segment, n - first)
+    chunks = (length + BT - 1) // BT
+    head = pair * n + first
+    row = head + (chunks - 1) * BT
+    q += row * D
+    k += row * D
+    dk += row * D
+    d_tile = t[:, None] * D + d[None, :]  # [BT, BD]
+    v += row * DV
+    do += row * DV
+    dv += row * DV
+    e_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
+    den += head
+    delta += head
+    R = tl.full([BD, BV], 0.0, tl.float32)
+    Q = tl.full([BD, BV], 0.0, tl.float32)
+    y = tl.full([BD], 0.0, tl.float32)
+    if SEGMENTED:
+        slot = pair * segments + (part if CAUSAL else 0)
+        tile = slot * (LD * LV) + d[:, None] * LV + e[None, :]
+        held = in_head[:, None] & in_value[None, :]
+        R = tl.load(s_in + tile, mask=held, other=0.0)
+        if MOMENTUM and CAUSAL:
+            Q = tl.load(p_in + tile, mask=held, other=0.0)
+        y = tl.load(z_in + slot * LD + d)
+    lag = t[None, :] - t[:, None]  # [BT, BT], of query i from key j: rows are keys here
+    if MOMENTUM and CAUSAL:
+        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        u_start = tl.load(u + tl.minimum(t, last))  # [BT]
+        b_start = tl.load(b + tl.minimum(t, last))  # [BT]
+        carry = beta * tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
+    for index in range(chunks):
+        start = (chunks - 1 - index) * BT
+        real = t < length - start
+        in_keys, in_values = real[:, None] & in_head[None, :], real[:, None] & in_value[None, :]
+        keys = tl.load(k + d_tile, mask=in_keys, other=0.0)
+        phi_k = operand(tl.where(in_keys, feature_map(keys), 0.0), DOT)  # [BT, BD]
+        values = operand(tl.load(v + e_tile, mask=in_values, other=0.0), DOT)  # [BT, BV]
+        grad_k = tl.full([BT, BD], 0.0, tl.float32)
+        grad_v = tl.full([BT, BV], 0.0, tl.float32)
+        if MOMENTUM and CAUSAL:
+            if KEYS:
+                grad_k = product(values, tl.trans(operand(Q, DOT)), grad_k, DOT) * carry[:, None]
+            if VALUES:
+                grad_v = product(phi_k, operand(Q, DOT), grad_v, DOT) * carry[:, None]
+        if KEYS:
+            grad_k = product(values, tl.trans(operand(R, DOT)), grad_k, DOT)
+        if VALUES:
+            grad_v = product(phi_k, operand(R, DOT), grad_v, DOT)
+        if MOMENTUM and not CAUSAL:
+            ahead = tl.minimum(tl.maximum(n - 1 - first - start - t, 0), last)  # [BT]
+            weight = tl.load(u + ahead)[:, None]
+            grad_k *= weight
+            grad_v *= weight
+        grad_k -= y[None, :]
+        if CAUSAL:
+            queries = tl.load(q + d_tile, mask=in_keys, other=0.0)
+            phi_q = tl.where(in_keys, feature_map(queries), 0.0)  # [BT, BD]
+            pull = tl.load(do + e_tile, mask=in_values, other=0.0)
+            share = gain / tl.load(den + start + t, mask=real, other=1.0)
+            scaled = pull * share[:, None]  # [BT, BV]
+            g = operand(scaled, DOT)
+            own = tl.load(delta + start + t, mask=real, other=0.0)  # [BT]
+            fresh = row_sum(phi_q * own[:, None], 0)  # [BD]
+            phi_q = operand(phi_q, DOT)
+            if KEYS:
+                scores = product(values, tl.trans(g), tl.full([BT, BT], 0.0, tl.float32), DOT)
+                if MOMENTUM:
+                    scores *= u_lag
+                scores = tl.where(lag >= 0, scores - own[None, :], 0.0)
+                grad_k = product(operand(scores, DOT), phi_q, grad_k, DOT)
+            if VALUES:
+                scores = product(phi_k, tl.trans(phi_q), tl.full([BT, BT], 0.0, tl.float32), DOT)
+                if MOMENTUM:
+                    scores *= u_lag
+                else:
+                    scores = tl.where(lag >= 0, scores, 0.0)
+                grad_v = product(operand(scores, DOT), g, grad_v, DOT)
+            y += fresh
+            phi_q = tl.trans(phi_q)
+            if MOMENTUM:
+                R = product(phi_q, operand(scaled * u_start[:, None], DOT), R + chunk_carry * Q, DOT)
+                Q = product(phi_q, operand(scaled * b_start[:, None], DOT), chunk_keep * Q, DOT)
+            else:
+                R = product(phi_q, g, R, DOT)
+        if KEYS:
+            tl.store(dk + d_tile, (grad_k * slope(keys)).to(dk.dtype.element_ty), mask=in_keys)
+        if VALUES:
+            tl.store(dv + e_tile, grad_v.to(dv.dtype.element_ty), mask=in_values)
+        q -= BT * D
+        k -= BT * D
+        dk -= BT * D
+        v -= BT * DV
+        do -= BT * DV
+        dv -= BT * DV
+
+
+def gradients(
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    do: torch.Tensor,
+    den: torch.Tensor,
+    s: torch.Tensor | None,
+    p: torch.Tensor | None,
+    z: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """dq, dk and dv of contiguous [batch, heads, n, dim] tensors, from what the forward kept."""
+    case = plan.case
+    dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, den))
+
+    def run(
+        kernel: triton.JITFunction,
+        tensors: tuple[torch.Tensor, ...],
+        states: States,
+        tiles: Tiles,
+        **flags: bool,
+    ) -> None:
+        over = plan.decay(tiles.rows)
+        blocks = tiles.head_blocks * tiles.value_blocks
+        launch(
+            kernel,
+            (case.batch * case.heads * blocks, plan.segments),
+            (
+                *(*tensors, den, delta, *states, plan.u, plan.b, plan.last, case.seq_len, plan.segment),
+                *(plan.segments, case.spec.beta, over.carry, over.keep, plan.gain),
+            ),
+            plan.gradient_constants(tiles) | flags,
+            tiles,
+        )
+
+    run(query_gradients, (q, k, v, o, do, dq), States(s, p, z), query_tiles(case))
+    after = gradient_states(plan, launch, q, do, den, delta)
+    for tiles in key_value_tiles(case):
+        run(
+            key_value_gradients, (q, k, v, do, dk, dv), after, tiles,
+            KEYS=tiles.value_blocks == 1, VALUES=tiles.head_blocks == 1,
+        )  # fmt: skip
+    return dq, dk, dv

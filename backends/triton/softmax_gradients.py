@@ -1,0 +1,158 @@
+"""The backward of softmax attention: two kernels and their launch."""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from .launch import Launch
+from .maps import row_sum
+from .plan import Plan
+from .tiles import softmax_gradient_tiles
+
+__all__ = ["gradients"]
+
+
+@triton.jit
+def _weights(q, kT, lse, i, j, n, factor, CAUSAL: tl.constexpr, DOT: tl.constexpr):
+    """``p_ij = exp2(factor q_i . k_j - lse_i)``, 0 where i may not see j or either is none."""
+    scores = tl.dot(q, kT, input_precision=DOT) * factor
+    seen = (i < n)[:, None] & (j < n)[None, :]
+    if CAUSAL:
+        seen = seen & (i[:, None] >= j[None, :])
+    return tl.where(seen, tl.exp2(scores - lse[:, None]), 0.0)
+
+
+@triton.jit(do_not_specialize=["n"])
+def softmax_query_gradients(
+    q, k, v, o, do, dq, lse, delta, n, factor, scale,
+    CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """``delta_i = do_i . o_i`` and ``dq_i = scale sum_j p_ij (do_i . v_j - delta_i) k_j``, p recomputed.
+
+    Tiling: one program takes BM queries of one (batch, head) over blocks of BN keys; dq [BM, BD] stays in
+    float32 registers.
+    Traffic: q, o, do and dq once, k and v once a block of queries, most of it from the L2.
+    """
+    blocks = (n + BM - 1) // BM
+    pid = tl.program_id(0)
+    head = (pid // blocks).to(tl.int64) * n
+    block = pid % blocks
+    if CAUSAL:
+        block = blocks - 1 - block
+    first = block * BM
+    rows, t = tl.arange(0, BM), tl.arange(0, BN)
+    i = first + rows
+    d, e = tl.arange(0, BD), tl.arange(0, BV)
+    in_head, in_value, real = d < D, e < DV, i < n
+    at, at_value = (head + first) * D, (head + first) * DV
+    d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
+    queries = tl.load(q + at + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)  # [BM, BD]
+    outputs = tl.load(o + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BM, BV]
+    pull = tl.load(do + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BM, BV]
+    own = row_sum(outputs.to(tl.float32) * pull.to(tl.float32), 1)  # [BM]
+    tl.store(delta + head + i, own, mask=real)
+    logs = tl.load(lse + head + i, mask=real, other=0.0)
+    k += head * D
+    v += head * DV
+    grad = tl.full([BM, BD], 0.0, tl.float32)
+    stop = tl.minimum(first + BM, n) if CAUSAL else n
+    for j in range(0, stop, BN):
+        here = (j + t) < n
+        kT = tl.load(k + t[None, :] * D + d[:, None], mask=in_head[:, None] & here[None, :], other=0.0)
+        vT = tl.load(v + t[None, :] * DV + e[:, None], mask=in_value[:, None] & here[None, :], other=0.0)
+        p = _weights(queries, kT, logs, i, j + t, n, factor, CAUSAL, DOT)  # [BM, BN]
+        ds = p * (tl.dot(pull, vT, input_precision=DOT) - own[:, None])
+        grad = tl.dot(ds.to(kT.dtype), tl.trans(kT), acc=grad, input_precision=DOT)
+        k += BN * D
+        v += BN * DV
+    out = (grad * scale).to(dq.dtype.element_ty)
+    tl.store(dq + at + d_tile, out, mask=real[:, None] & in_head[None, :])
+
+
+@triton.jit(do_not_specialize=["n"])
+def softmax_key_value_gradients(
+    q, k, v, do, dk, dv, lse, delta, n, factor, scale,
+    CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """``dv_j = sum_i p_ij do_i`` and ``dk_j = scale sum_i p_ij (do_i . v_j - delta_i) q_i``, p recomputed.
+
+    Tiling: one program takes BN keys of one (batch, head) over blocks of BM queries, those that may see a key
+    of its own; dk [BN, BD] and dv [BN, BV] stay in float32 registers.
+    Traffic: k, v, dk and dv once, q and do once a block of keys, most of it from the L2.
+    """
+    blocks = (n + BN - 1) // BN
+    pid = tl.program_id(0)
+    head = (pid // blocks).to(tl.int64) * n
+    first = (pid % blocks) * BN
+    rows, t = tl.arange(0, BN), tl.arange(0, BM)
+    j = first + rows
+    d, e = tl.arange(0, BD), tl.arange(0, BV)
+    in_head, in_value, real = d < D, e < DV, j < n
+    at, at_value = (head + first) * D, (head + first) * DV
+    d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
+    keys = tl.load(k + at + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)  # [BN, BD]
+    values = tl.load(v + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BN, BV]
+    start = first // BM * BM if CAUSAL else 0
+    q += (head + start) * D
+    do += (head + start) * DV
+    grad_k = tl.full([BN, BD], 0.0, tl.float32)
+    grad_v = tl.full([BN, BV], 0.0, tl.float32)
+    for index in range(start, n, BM):
+        i = index + t
+        here = (i < n)[:, None]
+        queries = tl.load(q + t[:, None] * D + d[None, :], mask=here & in_head[None, :], other=0.0)
+        pull = tl.load(do + t[:, None] * DV + e[None, :], mask=here & in_value[None, :], other=0.0)
+        logs = tl.load(lse + head + i, mask=i < n, other=0.0)
+        own = tl.load(delta + head + i, mask=i < n, other=0.0)
+        p = _weights(queries, tl.trans(keys), logs, i, j, n, factor, CAUSAL, DOT)  # [BM, BN]
+        grad_v = tl.dot(tl.trans(p.to(pull.dtype)), pull, acc=grad_v, input_precision=DOT)
+        ds = p * (tl.dot(pull, tl.trans(values), input_precision=DOT) - own[:, None])
+        grad_k = tl.dot(tl.trans(ds.to(queries.dtype)), queries, acc=grad_k, input_precision=DOT)
+        q += BM * D
+        do += BM * DV
+    out = (grad_k * scale).to(dk.dtype.element_ty)
+    tl.store(dk + at + d_tile, out, mask=real[:, None] & in_head[None, :])
+    tl.store(dv + at_value + e_tile, grad_v.to(dv.dtype.element_ty), mask=real[:, None] & in_value[None, :])
+
+
+def gradients(
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    do: torch.Tensor,
+    lse: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """dq, dk and dv of contiguous [batch, heads, n, dim] tensors, from what the forward kept."""
+    case = plan.case
+    dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, lse))
+    scale = case.softmax_scale
+    for kernel, tensors, by_keys in (
+        (softmax_query_gradients, (q, k, v, o, do, dq), False),
+        (softmax_key_value_gradients, (q, k, v, do, dk, dv), True),
+    ):
+        tiles = softmax_gradient_tiles(case, by_keys=by_keys)
+        own = tiles.keys if by_keys else tiles.rows
+        launch(
+            kernel,
+            (case.batch * case.heads * -(-case.seq_len // own),),
+            (*tensors, lse, delta, case.seq_len, scale * math.log2(math.e), scale),
+            {
+                "CAUSAL": case.spec.causal,
+                "D": case.head_dim,
+                "DV": case.value_dim,
+                "BD": tiles.head_dim,
+                "BV": tiles.value_dim,
+                "BM": tiles.rows,
+                "BN": tiles.keys,
+                "DOT": "ieee",
+            },
+            tiles,
+        )
+    return dq, dk, dv

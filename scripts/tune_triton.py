@@ -1,0 +1,170 @@
+"""The Triton kernels of linear and momentum attention in many tile sizes, each checked and timed.
+
+``python scripts/tune_triton.py --shape 8,16,4096,64 --kind momentum --json FILE`` on a machine with a GPU.
+All choices of tiles and segments are compiled first, in as many processes as there are cores; then each is
+run in this one: its output against that of the float64 oracle on a sample of rows, and its device clock, the
+L2 flushed, beside a copy of the same bytes. A choice that is wrong, or does not fit the card, is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtbench import AttentionSpec, Case  # noqa: E402
+from mtbench.frameworks import load_framework  # noqa: E402
+from mtbench.inputs import make_inputs  # noqa: E402
+from mtbench.measure.agreement import Judge  # noqa: E402
+from mtbench.measure.clocks import Sampling, device_samples, warm_up  # noqa: E402
+from mtbench.registry import import_part  # noqa: E402
+
+SAMPLING = Sampling(least=20, limit_s=0.15, warmup_s=0.01)
+
+
+def the_case(shape: str, kind: str, mode: str) -> Case:
+    """Causal, bfloat16."""
+    batch, heads, n, dim = (int(x) for x in shape.split(","))
+    spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
+    sizes = {"batch": batch, "heads": heads, "seq_len": n, "head_dim": dim}
+    return Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)  # type: ignore[arg-type]
+
+
+def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int]]:
+    """Tiles and segments."""
+    tiles = import_part("backends.triton.tiles").Tiles
+    lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
+    for rows, block, warps, stages, segments in itertools.product(*lists):
+        if block <= case.value_dim:
+            yield (
+                tiles(
+                    rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
+                    value_blocks=case.value_dim // block, warps=warps, stages=stages,
+                ),
+                segments,
+            )  # fmt: skip
+
+
+AXES = {"rows": "32,64,128", "block": "32,64", "warps": "4,8", "stages": "1,2,3", "segments": "1,2,4"}
+
+
+def compile_part(options: argparse.Namespace) -> None:
+    """This process's share of the choices, into Triton's cache."""
+    import torch
+
+    case = the_case(options.shape, options.kind, options.mode)
+    launch = import_part("backends.triton.launch")
+    launch.enter("cuda")
+    part, parts = (int(x) for x in options.part.split("/"))
+    for index, (tiles, segments) in enumerate(choices(case, options)):
+        if index % parts == part:
+            plan = import_part("backends.triton.plan").make_plan(
+                case, "cuda", torch.cuda.get_device_properties(0).multi_processor_count,
+                tiles=tiles, segments=segments,
+            )  # fmt: skip
+            try:
+                import_part("backends.triton").compile_all(case, plan, launch.compile_only)
+            except Exception as error:  # noqa: BLE001  (it is reported where it is run)
+                print(f"{tiles} {segments}: {error!r:.200}", file=sys.stderr)
+
+
+def timed(kernel: Any, framework: Any) -> dict[str, float]:
+    """Device and span clock, ms."""
+    warm_up(kernel, SAMPLING)
+    device, span, _ = device_samples(kernel, lambda: framework.flush_cache("cuda"), SAMPLING)
+    return {"device_ms": device.median, "span_ms": span.median}
+
+
+def main() -> None:
+    """Compile, then check and time."""
+    parser = argparse.ArgumentParser(description="Tile sizes of the Triton kernels, tried.")
+    parser.add_argument("--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim")
+    parser.add_argument("--kind", default="momentum", choices=["linear", "momentum"])
+    parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
+    for name, values in AXES.items():
+        parser.add_argument(f"--{name}", default=values)
+    parser.add_argument("--part", help="compile one part of all and end: 0/16")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.part:
+        compile_part(options)
+        return
+    parts = os.cpu_count() or 1
+    workers = [
+        subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--part", f"{part}/{parts}"])
+        for part in range(parts)
+    ]
+    for worker in workers:
+        worker.wait()
+
+    import torch
+
+    case = the_case(options.shape, options.kind, options.mode)
+    package = import_part("backends.triton")
+    launch = import_part("backends.triton.launch")
+    launch.enter("cuda")
+    framework = load_framework("torch")
+    framework.start("cuda", 4)
+    inputs = make_inputs(case)
+    judge = Judge(case, inputs)
+    attention, gradients = package.kernels_of(case)
+    copy = framework.kernel(lambda q, k, v: (q.clone(), k.clone())[0], case.replace(mode="forward"))
+    copy.load(inputs)
+    floor = timed(copy, framework)["device_ms"]
+    if case.mode == "forward_backward":
+        floor *= 3
+    print(f"{case.id}: floor {floor:.4f} ms")
+    found = []
+    for tiles, segments in choices(case, options):
+        plan = import_part("backends.triton.plan").make_plan(
+            case, "cuda", torch.cuda.get_device_properties(0).multi_processor_count,
+            tiles=tiles, segments=segments,
+        )  # fmt: skip
+        row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.segments}
+        try:
+            if case.mode == "forward":
+                function = functools.partial(package.output, attention, plan)
+            else:
+                differentiable = import_part("backends.triton.differentiable").differentiable
+                function = differentiable(attention, gradients, plan, launch.start)
+            kernel = framework.kernel(function, case)
+            kernel.load(inputs)
+            result = kernel()
+            kernel.wait(result)
+            agreement = judge.agreement("fused", kernel.outputs(result))
+            row["errors"] = {name: a.relative for name, a in agreement.items()}
+            row["right"] = all(a.passes for a in agreement.values())
+            row |= timed(kernel, framework)
+            row["over_floor"] = row["device_ms"] / floor
+        except Exception as error:  # noqa: BLE001  (a choice that does not fit is an answer)
+            row["error"] = f"{error!r:.200}"
+        found.append(row)
+    found.sort(key=lambda row: row.get("over_floor", np.inf))
+    for row in found[:15] + [row for row in found if not row.get("right", True)]:
+        t = row["tiles"]
+        print(
+            f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms rows {t['rows']} block "
+            f"{t['value_dim']} warps {t['warps']} stages {t['stages']} segments {row['segments']} "
+            f"{'' if row.get('right') else row.get('error', 'WRONG')}"
+        )
+    if options.json:
+        options.json.write_text(
+            json.dumps({"case": case.id, "floor_ms": floor, "rows": found}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
