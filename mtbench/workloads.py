@@ -150,7 +150,7 @@ PRESETS = {
                 Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(4096,), head_dim=(128,)),
                 Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(4096,), mode=("forward_backward",)),
             ),
-            sampling=Sampling(limit_s=0.5),
+            sampling=Sampling(least_s=0.1, limit_s=0.5),
         ),
         Workload(
             name="long",

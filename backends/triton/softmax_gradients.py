@@ -21,7 +21,7 @@ def _weights(q, kT, lse, i, j, n, factor, CAUSAL: tl.constexpr, DOT: tl.constexp
     seen = (i < n)[:, None] & (j < n)[None, :]
     if CAUSAL:
         seen = seen & (i[:, None] >= j[None, :])
-    return tl.where(seen, tl.exp2(scores - lse[:, None]), 0.0)
+    return tl.exp2(tl.where(seen, scores - lse[:, None], float("-inf")))
 
 
 @triton.jit(do_not_specialize=["n"])

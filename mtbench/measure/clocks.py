@@ -32,6 +32,9 @@ class Sampling:
 
     least: int = 30
     """Samples at the least."""
+    least_s: float = 0.2
+    """And for how long at the least. A neighbour takes the machine for tenths of a second at a time: all
+    samples of a shorter time share that, and agree with each other."""
     least_slow: int = 5
     """The same where one takes over `slow_s`."""
     slow_s: float = 1.0
@@ -116,7 +119,7 @@ def _sample(one: Callable[[], float], sampling: Sampling) -> tuple[Samples, str]
     slow = values[0] > sampling.slow_s * 1e3
     wanted = sampling.least_slow if slow else sampling.least
     while True:
-        while len(values) < wanted:
+        while len(values) < wanted or time.perf_counter() - began < sampling.least_s:
             values.append(one())
         samples = Samples(values)
         if samples.relative_width <= sampling.target:

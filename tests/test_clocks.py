@@ -1,0 +1,82 @@
+"""How long a clock goes on sampling, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from mtbench.inputs import Array, Inputs
+from mtbench.measure import clocks
+from mtbench.measure.clocks import Sampling, wall_samples
+
+
+class Clock:
+    """A time that only the kernel's calls move on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def perf_counter_ns(self) -> int:
+        return round(self.now * 1e9)
+
+
+class Takes:
+    """A kernel whose call takes so many seconds, by the time at which it starts."""
+
+    layout = "bhnd"
+    untimed = None
+    config: Mapping[str, Any] = {}
+
+    def __init__(self, clock: Clock, seconds: Callable[[float], float]) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def load(self, inputs: Inputs) -> None: ...
+
+    def __call__(self) -> object:
+        self.clock.now += self.seconds(self.clock.now)
+        return None
+
+    def wait(self, result: object) -> None: ...
+
+    def outputs(self, result: object) -> dict[str, Array]:
+        return {}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(clocks, "time", clock)
+    return clock
+
+
+def sample(clock: Clock, seconds: Callable[[float], float], **sampling: float) -> tuple[Any, str]:
+    return wall_samples(Takes(clock, seconds), lambda: None, Sampling(**sampling))  # type: ignore[arg-type]
+
+
+def test_a_burst_that_outlasts_the_fewest_samples_is_not_the_median(clock: Clock) -> None:
+    """Thirty samples of 1 ms at half the speed take 60 ms, and all agree."""
+    samples, why = sample(clock, lambda now: 0.002 if now < 0.08 else 0.001)
+    assert samples.median == pytest.approx(1.0)
+    assert why == "interval"
+
+
+def test_samples_that_agree_end_it(clock: Clock) -> None:
+    samples, why = sample(clock, lambda now: 0.05)
+    assert (len(samples.values), why) == (30, "interval")
+
+
+def test_the_limit_ends_what_does_not_settle(clock: Clock) -> None:
+    samples, why = sample(clock, lambda now: 0.001 + now / 10, limit_s=0.5)
+    assert why == "time limit"
+    assert clock.now >= 0.5
+    assert len(samples.values) >= 30
+
+
+def test_of_a_slow_call_five_will_do(clock: Clock) -> None:
+    samples, _ = sample(clock, lambda now: 2.0)
+    assert len(samples.values) == 5
