@@ -77,6 +77,12 @@ def test_the_limit_ends_what_does_not_settle(clock: Clock) -> None:
     assert len(samples.values) >= 30
 
 
+def test_fast_calls_are_sampled_now_and_then(clock: Clock) -> None:
+    samples, _ = sample(clock, lambda now: 0.00002)
+    assert samples.median == pytest.approx(0.02)
+    assert 300 <= len(samples.values) <= 400
+
+
 def test_of_a_slow_call_five_will_do(clock: Clock) -> None:
     samples, _ = sample(clock, lambda now: 2.0)
     assert len(samples.values) == 5

@@ -6,8 +6,9 @@ between a plain t-test and a verdict; `docs/comparing.md` has the equations and 
 *Few launches.* Eight launches tell a variance badly. The variances of all cases together tell how variances
 are spread, and each case's own is drawn towards the common one (Smyth 2004: `squeezed_variances`).
 
-*Launches that were disturbed.* Now and then a neighbour takes the machine for one launch. A fifth of the
-launches of a side is trimmed at either end and the variance is that of Yuen's test (1974: `trimmed`).
+*Launches that were disturbed.* A neighbour takes the machine now and then, on a shared one for every fourth
+launch, and a launch only ever gets slower by it. So the slowest launches of a side are trimmed, two of five,
+and the variance is that of Yuen's test (1974: `trimmed`), which trims at both ends.
 
 *What differs between runs and not between the launches of one.* It is nowhere in the launches of a case.
 It shows in how far the cases of a backend scatter around their middle, if most of them did not change: all
@@ -55,8 +56,8 @@ Floats = NDArray[np.float64]
 
 LEAST_LAUNCHES = 3
 """Launches a side under which nothing is tested: two tell no spread."""
-TRIM = 0.2
-"""Part of the launches left out at either end, rounded down: none of three or four, one of five to nine."""
+TRIM = 0.4
+"""Part of the launches left out, the slowest, rounded down: one of three, three of eight."""
 EDGE = 0.5
 """Part of the smallest effect (in logarithms) that the hypothesis covers: what is less was not changed."""
 LEAST_VOICES = 5
@@ -90,14 +91,13 @@ class Tested:
 
 
 def trimmed(logs: Floats) -> tuple[float, float, int]:
-    """The trimmed mean of a side, its winsorized sum of squares and how many launches are left, h.
+    """The mean of the fastest launches of a side, its winsorized sum of squares and how many they are, h.
 
     The variance of the mean is the sum of squares over h (h - 1), with h - 1 degrees of freedom (Yuen).
     """
     ordered = np.sort(logs)
-    cut = int(TRIM * len(ordered) + 1e-9)
-    kept = ordered[cut : len(ordered) - cut]
-    winsorized = np.clip(ordered, kept[0], kept[-1])
+    kept = ordered[: len(ordered) - int(TRIM * len(ordered) + 1e-9)]
+    winsorized = np.minimum(ordered, kept[-1])
     return float(kept.mean()), float(((winsorized - winsorized.mean()) ** 2).sum()), len(kept)
 
 
