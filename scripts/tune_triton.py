@@ -61,20 +61,24 @@ def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int]
 AXES = {"rows": "32,64,128", "block": "32,64", "warps": "4,8", "stages": "1,2,3", "segments": "1,2,4"}
 
 
-def compile_part(options: argparse.Namespace) -> None:
-    """This process's share of the choices, into Triton's cache."""
+def plan_of(case: Case, tiles: Any, segments: int) -> Any:
+    """The plan of one choice, for this card."""
     import torch
 
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    make_plan = import_part("backends.triton.plan").make_plan
+    return make_plan(case, "cuda", processors, tiles=tiles, segments=segments)
+
+
+def compile_part(options: argparse.Namespace) -> None:
+    """This process's share of the choices, into Triton's cache."""
     case = the_case(options.shape, options.kind, options.mode)
     launch = import_part("backends.triton.launch")
     launch.enter("cuda")
     part, parts = (int(x) for x in options.part.split("/"))
     for index, (tiles, segments) in enumerate(choices(case, options)):
         if index % parts == part:
-            plan = import_part("backends.triton.plan").make_plan(
-                case, "cuda", torch.cuda.get_device_properties(0).multi_processor_count,
-                tiles=tiles, segments=segments,
-            )  # fmt: skip
+            plan = plan_of(case, tiles, segments)
             try:
                 import_part("backends.triton").compile_all(case, plan, launch.compile_only)
             except Exception as error:  # noqa: BLE001  (it is reported where it is run)
@@ -91,7 +95,9 @@ def timed(kernel: Any, framework: Any) -> dict[str, float]:
 def main() -> None:
     """Compile, then check and time."""
     parser = argparse.ArgumentParser(description="Tile sizes of the Triton kernels, tried.")
-    parser.add_argument("--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim")
+    parser.add_argument(
+        "--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim: a power of two"
+    )
     parser.add_argument("--kind", default="momentum", choices=["linear", "momentum"])
     parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
     for name, values in AXES.items():
@@ -110,8 +116,6 @@ def main() -> None:
     for worker in workers:
         worker.wait()
 
-    import torch
-
     case = the_case(options.shape, options.kind, options.mode)
     package = import_part("backends.triton")
     launch = import_part("backends.triton.launch")
@@ -129,10 +133,7 @@ def main() -> None:
     print(f"{case.id}: floor {floor:.4f} ms")
     found = []
     for tiles, segments in choices(case, options):
-        plan = import_part("backends.triton.plan").make_plan(
-            case, "cuda", torch.cuda.get_device_properties(0).multi_processor_count,
-            tiles=tiles, segments=segments,
-        )  # fmt: skip
+        plan = plan_of(case, tiles, segments)
         row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.segments}
         try:
             if case.mode == "forward":

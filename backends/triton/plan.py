@@ -70,6 +70,19 @@ class Plan:
             "DOT": DOT[self.case.dtype],
         }
 
+    def softmax_constants(self, tiles: Tiles) -> dict[str, Any]:
+        """Those of softmax, forward and back."""
+        return {
+            "CAUSAL": self.case.spec.causal,
+            "D": self.case.head_dim,
+            "DV": self.case.value_dim,
+            "BD": tiles.head_dim,
+            "BV": tiles.value_dim,
+            "BM": tiles.rows,
+            "BN": tiles.keys,
+            "DOT": "ieee",  # half-precision operands ignore it
+        }
+
     def gradient_constants(self, tiles: Tiles) -> dict[str, Any]:
         """Those of the kernels that go back."""
         causal = self.case.spec.causal

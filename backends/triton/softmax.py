@@ -115,17 +115,7 @@ def attention(
         softmax,
         (case.batch * case.heads * -(-case.seq_len // tiles.rows),),
         (q, k, v, o, lse, case.seq_len, case.softmax_scale * math.log2(math.e)),
-        {
-            "CAUSAL": case.spec.causal,
-            "KEEP": keep,
-            "D": case.head_dim,
-            "DV": case.value_dim,
-            "BD": tiles.head_dim,
-            "BV": tiles.value_dim,
-            "BM": tiles.rows,
-            "BN": tiles.keys,
-            "DOT": "ieee",  # half-precision operands ignore it
-        },
+        {"KEEP": keep, **plan.softmax_constants(tiles)},
         tiles,
     )
     return o, (lse,) if keep else ()

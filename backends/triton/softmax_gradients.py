@@ -143,16 +143,7 @@ def gradients(
             kernel,
             (case.batch * case.heads * -(-case.seq_len // own),),
             (*tensors, lse, delta, case.seq_len, scale * math.log2(math.e), scale),
-            {
-                "CAUSAL": case.spec.causal,
-                "D": case.head_dim,
-                "DV": case.value_dim,
-                "BD": tiles.head_dim,
-                "BV": tiles.value_dim,
-                "BM": tiles.rows,
-                "BN": tiles.keys,
-                "DOT": "ieee",
-            },
+            plan.softmax_constants(tiles),
             tiles,
         )
     return dq, dk, dv

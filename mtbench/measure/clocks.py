@@ -25,8 +25,8 @@ __all__ = ["Sampling", "device_samples", "union_ns", "wall_samples", "warm_up"]
 INTERVAL = "interval"
 TIME_LIMIT = "time limit"
 SPACING_S = 0.0005
-"""From one wall sample's start to the next, at the least; calls in between are made and not timed. Ten
-thousand samples of a call of 20 us say no more than four hundred over the same time."""
+"""From one wall sample's start to the next, at the least; calls in between are made and not timed. Every
+sample of a call of some microseconds would only fill the files."""
 
 
 @dataclass(frozen=True, kw_only=True)

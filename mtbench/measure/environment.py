@@ -55,7 +55,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
-    from importlib import metadata  # a third of what `import mtbench` would take
+    from importlib import metadata  # not on the way of `import mtbench`
 
     try:
         return metadata.version(name)

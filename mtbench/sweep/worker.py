@@ -47,8 +47,8 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
     channel.send({"hello": {"problem": problem, "environment": environment}})
     measurer = Measurer(backend, framework, device)
     while True:
-        # What stands now will stand till the end. A collection need not walk it again: torch's compiler alone
-        # is a million objects, a fifth of a second, several times a row.
+        # What stands now will stand till the end, and a collection need not walk it again: with torch's
+        # compiler loaded that took a good part of a row's time, several times a row.
         gc.freeze()
         try:
             task = channel.receive()
