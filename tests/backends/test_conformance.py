@@ -124,24 +124,24 @@ def test_what_is_not_done_is_declared(name: str) -> None:
     assert backend.unsupported(Case(), "no such form") is not None
 
 
-def check_growth(kind: Kind) -> None:
+def check_peak(kind: Kind) -> None:
     from mtbench.measure.memory import host_peak
 
-    peaks = []
-    for n in (2048, 8192):
-        spec = AttentionSpec(kind=kind)
-        case = Case(spec=spec, heads=1, seq_len=n, head_dim=16, mode="forward_backward")
-        kernel = load_backend("torch-eager").build(case, "chunked")
-        kernel.load(make_inputs(case))
-        kernel.wait(kernel())
-        peaks.append(host_peak(kernel).bytes or 0)
-    assert peaks[1] < 7 * peaks[0], peaks
-    assert peaks[1] < 8192 * 8192 * 4 / 2, peaks
+    n = 16384
+    spec = AttentionSpec(kind=kind)
+    case = Case(spec=spec, heads=1, seq_len=n, head_dim=16, mode="forward_backward")
+    kernel = load_backend("torch-eager").build(case, "chunked")
+    kernel.load(make_inputs(case))
+    kernel.wait(kernel())
+    peak = host_peak(kernel).bytes or 0
+    assert peak < n * n, f"{peak} bytes"
 
 
 @pytest.mark.torch
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
 @pytest.mark.parametrize("kind", ATTENTIONS)
 def test_chunked_forms_keep_no_n_by_n_array(kind: Kind) -> None:
-    """Peak memory grows with the length, not with its square, also when differentiated."""
-    in_a_fresh_process(check_growth, kind)
+    """Not even one of bytes, also when differentiated: some 70 MB are taken and it would have 268. One long
+    sequence is judged alone: what the allocator kept from the call before is not in a peak, so that a short
+    one's may read a seventh of what it takes."""
+    in_a_fresh_process(check_peak, kind)
