@@ -40,9 +40,11 @@ __all__ = [
     "FunctionBackend",
     "Kernel",
     "Limit",
+    "Partial",
     "Requirement",
     "Unsupported",
     "caveats_of",
+    "partial_of",
 ]
 
 LimitKind = Literal["notimpl", "notyet", "never"]
@@ -88,6 +90,18 @@ class Caveat:
     what: str
     """As a reader would say it. Backends that do the same use the same words, as `NAN_IN_V`."""
     reason: str
+    applies: Callable[[Case, str], bool] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """Work that a form leaves out of what is timed, and does before or after it for the oracle to judge.
+
+    Such a row is shown, and never ranked. `applies(case, form)` must not import a framework.
+    """
+
+    what: str
+    """As a reader would say it: ``without feature map and normaliser``."""
     applies: Callable[[Case, str], bool] = field(compare=False, repr=False)
 
 
@@ -152,7 +166,8 @@ class Kernel(Protocol):
 class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
-    It may also have ``caveats``, a tuple of `Caveat`; read them with `caveats_of`.
+    It may also have ``caveats``, a tuple of `Caveat`, and ``partials``, one of `Partial`: read them with
+    `caveats_of` and `partial_of`.
     """
 
     name: str
@@ -178,6 +193,12 @@ def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
     return tuple(getattr(backend, "caveats", ()))
 
 
+def partial_of(backend: Backend, case: Case, form: str) -> str | None:
+    """What a form leaves out of the timed work of a case, or None where it does it all."""
+    partials: tuple[Partial, ...] = getattr(backend, "partials", ())
+    return next((partial.what for partial in partials if partial.applies(case, form)), None)
+
+
 GROUPED_HEADS = Limit(
     kind="notimpl",
     what="kv_heads other than heads",
@@ -187,13 +208,13 @@ GROUPED_HEADS = Limit(
 KV_LEN = Limit(
     kind="notimpl",
     what="kv_len other than seq_len",
-    reason="cross-attention is in torch-eager alone so far",
+    reason="cross-attention is in torch-eager and triton so far",
     applies=lambda case, form: case.kv_len != case.seq_len,
 )
 LENGTHS = Limit(
     kind="notimpl",
     what="lengths (padding)",
-    reason="per-sequence lengths are in torch-eager alone so far",
+    reason="per-sequence lengths are in torch-eager and triton so far",
     applies=lambda case, form: case.lengths is not None,
 )
 FORWARD_ONLY = Limit(
@@ -217,6 +238,7 @@ class DeclaredBackend(ABC):
     limits: tuple[Limit, ...] = ()
     """Checked in order; the first that applies is the reason."""
     caveats: tuple[Caveat, ...] = ()
+    partials: tuple[Partial, ...] = ()
 
     def __post_init__(self) -> None:
         for kind in self.form_table:

@@ -72,12 +72,14 @@ SIZES = "Takes commas (256,1024) and geometric ranges (256:16384:x2)."
 def run(
     preset: Annotated[
         str | None,
-        typer.Option(help="A named sweep: quick, default, gpu or long. Flags below replace its axes."),
+        typer.Option(help="A named sweep: quick, default, gpu, peers or long. Flags below replace its axes."),
     ] = None,
     attention: Annotated[str | None, typer.Option(help="softmax, linear, momentum. [default: all]")] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="Names that `mtbench list` shows, or files such as ./mine.py. [default: all]"),
+        typer.Option(
+            help="Names that `mtbench list` shows, or files such as ./mine.py. [default: all but the peers]"
+        ),
     ] = None,
     form: Annotated[
         str | None,

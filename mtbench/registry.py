@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILTIN_BACKENDS",
     "ENTRY_POINT_GROUP",
+    "PEERS",
     "backend_names",
     "entry_point_module",
     "import_part",
@@ -31,8 +32,14 @@ BUILTIN_BACKENDS = {
     "torch-compile": "backends.torch_compile",
     "triton": "backends.triton",
     "jax": "backends.jax",
+    "sdpa": "backends.peers.sdpa",
+    "fla": "backends.peers.fla",
+    "flash-attn": "backends.peers.flash_attn",
 }
 """The backends that come with mtbench, and the module of each."""
+
+PEERS = frozenset({"sdpa", "fla", "flash-attn"})
+"""Those of others' kernels, which a sweep has where they are asked for."""
 
 
 def import_part(name: str) -> ModuleType:

@@ -19,6 +19,7 @@ from mtbench.measure.statistics import Samples
 from mtbench.spec import Case
 
 __all__ = [
+    "DOES_LESS",
     "FAILURES",
     "SCHEMA_VERSION",
     "STATUSES",
@@ -33,6 +34,8 @@ SCHEMA_VERSION = 2
 
 Status = Literal["ok", "unsupported", "unavailable", "wrong", "oom", "crash", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+DOES_LESS = "does less"
+"""The flag of a row whose form leaves part of the work out of what is timed; its reason says which."""
 FAILURES: frozenset[Status] = frozenset({"wrong", "crash", "timeout", "error"})
 """The statuses that make a run's exit code 1."""
 
@@ -148,9 +151,14 @@ class Measurement:
         return None if self.worst is None else self.worst.tolerance
 
     @property
-    def ranked(self) -> bool:
-        """Whether it may be compared in speed: ok and timed."""
+    def timed(self) -> bool:
+        """Whether it is ok and has a time."""
         return self.status == "ok" and self.wall_ms is not None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may be compared in speed with other rows: timed, and no part of the work left out."""
+        return self.timed and DOES_LESS not in self.flags
 
     def to_row(self) -> dict[str, Any]:
         """The flat row of measurements.jsonl."""
@@ -306,6 +314,17 @@ class Run:
         """Hardware and versions."""
         found: Mapping[str, Any] = self.header["environment"]
         return found
+
+    @property
+    def copy_bytes_per_s(self) -> float | None:
+        """The best rate of a copy that a worker of this run measured on its GPU, reads and writes counted."""
+        workers = self.header.get("workers")
+        found = [
+            environment["copy_bytes_per_s"]
+            for environment in (workers.values() if isinstance(workers, dict) else ())
+            if isinstance(environment, dict) and "copy_bytes_per_s" in environment
+        ]
+        return max((r for r in found if isinstance(r, float) and 0 < r < float("inf")), default=None)
 
     @classmethod
     def load(cls, folder: Path | str) -> Run:

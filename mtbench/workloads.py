@@ -81,6 +81,8 @@ class Workload:
     sampling: Sampling = field(default_factory=Sampling)
     timeout_s: float = 120.0
     """The most that one row may take, building included."""
+    backends: tuple[str, ...] | None = None
+    """Whose rows they are, where no others are asked for; None is mtbench's own without its peers."""
 
     def override(self, **axes: object) -> Workload:
         """The same with some axes replaced in every grid; None leaves an axis as it is."""
@@ -98,13 +100,29 @@ class Workload:
         for grid in data["grids"]:
             axes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in grid.items()}
             grids.append(Grid(**axes))
-        return cls(**{**data, "grids": tuple(grids), "sampling": Sampling(**data["sampling"])})
+        backends = data.get("backends")
+        return cls(
+            **data
+            | {
+                "grids": tuple(grids),
+                "sampling": Sampling(**data["sampling"]),
+                "backends": None if backends is None else tuple(backends),
+            }
+        )
 
 
 FAST_FORMS: dict[str, Any] = {"form": ("chunked", "fused", "sdpa", "flex", "xla", "cudnn")}
 """The forms a user would choose among: no N x N array of ours, no loop over tokens."""
 FOUR_HEADS: dict[str, Any] = {"heads": (4,)}
 ON_A_CARD: dict[str, Any] = {"device": ("cuda",), "dtype": ("bfloat16",), "heads": (16,)}
+
+AMONG_PEERS: dict[str, Any] = {
+    "form": (
+        *("fused", "flash", "efficient", "cudnn", "flash-2"),
+        *("normalised", "bare", "two-scans", "decayed"),
+    )
+}
+BOTH_MODES = ("forward", "forward_backward")
 
 FLAGS = Workload(
     name="",
@@ -151,6 +169,36 @@ PRESETS = {
                 Grid(**ON_A_CARD, **FAST_FORMS, batch=(8,), seq_len=(4096,), mode=("forward_backward",)),
             ),
             sampling=Sampling(least_s=0.1, limit_s=0.5),
+        ),
+        Workload(
+            name="peers",
+            why=(
+                "the project's Triton kernels beside what others reach, bfloat16 and causal, at six shapes "
+                "from a small batch of short sequences to one of 131,072 tokens; softmax where it ends"
+            ),
+            grids=(
+                *(
+                    Grid(**ON_A_CARD, **AMONG_PEERS, batch=(batch,), seq_len=(n,), head_dim=(d,), mode=modes)
+                    for batch, n, d, modes in (
+                        (8, 1024, 64, BOTH_MODES),
+                        (8, 4096, 64, BOTH_MODES),
+                        (1, 16384, 64, BOTH_MODES),
+                        (8, 4096, 128, BOTH_MODES),
+                    )
+                ),
+                *(
+                    Grid(
+                        **ON_A_CARD,
+                        **AMONG_PEERS,
+                        attention=("linear", "momentum"),
+                        seq_len=(n,),
+                        head_dim=(d,),
+                    )
+                    for n, d in ((131072, 64), (65536, 128))
+                ),
+            ),
+            sampling=Sampling(least_s=0.1, limit_s=0.5),
+            backends=("triton", "sdpa", "fla", "flash-attn", "jax"),
         ),
         Workload(
             name="long",

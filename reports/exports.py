@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from mtbench.floor import floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
 
@@ -21,7 +22,7 @@ PYTEST_BENCHMARK_SCHEMA = "5.1.0"
 ARRAYS = ("o", "dq", "dk", "dv")
 
 
-def flat_row(row: Measurement) -> dict[str, Any]:
+def flat_row(row: Measurement, copy_bytes_per_s: float | None = None) -> dict[str, Any]:
     """One row without nesting; a column's unit is in its name, and every row has the same columns."""
     nested = row.to_row()
     agreement, config = nested.pop("agreement"), nested.pop("config")
@@ -29,6 +30,8 @@ def flat_row(row: Measurement) -> dict[str, Any]:
     for key, value in nested.items():
         if key in ("wall_ms", "device_ms", "span_ms"):
             flat |= _flat_samples(key, getattr(row, key))
+            if key == "device_ms":
+                flat["floor_ms"] = floor_ms(row.case, copy_bytes_per_s)
         elif key == "flags":
             flat[key] = " ".join(value)
         elif key == "lengths":
@@ -66,7 +69,7 @@ def measurements_csv(run: Run) -> str:
     Nothing is an empty cell, true and false are words, a float is written in full. A text that a spreadsheet
     would run as a formula has an apostrophe before it.
     """
-    rows = [flat_row(row) for row in run]
+    rows = [flat_row(row, run.copy_bytes_per_s) for row in run]
     out = io.StringIO(newline="")
     names = list(rows[0]) if rows else list(flat_row(_blank()))
     writer = csv.DictWriter(out, names, lineterminator="\n")

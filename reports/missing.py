@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtbench.results import FAILURES, STATUSES, Measurement
+from mtbench.results import DOES_LESS, FAILURES, STATUSES, Measurement
 
 from .format import error
 
@@ -78,10 +78,15 @@ def untimed(rows: Sequence[Measurement]) -> list[Group]:
     return _grouped(
         ((row.status, row.wall_reason or row.reason or "no reason was given"), row)
         for row in rows
-        if row.status == "ok" and not row.ranked
+        if row.status == "ok" and not row.timed
     )
 
 
 def careful(rows: Sequence[Measurement]) -> list[Group]:
-    """The ranked rows with a remark, such as noisy or slow."""
-    return _grouped(((row.status, flag), row) for row in rows if row.ranked for flag in row.flags)
+    """The timed rows with a remark, such as noisy or slow."""
+    return _grouped(
+        ((row.status, f"{flag}: {row.reason}" if flag == DOES_LESS else flag), row)
+        for row in rows
+        if row.timed
+        for flag in row.flags
+    )

@@ -118,7 +118,7 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         limits=header.limits(run),
         caveats=header.caveats(run),
         facts=header.facts(run),
-        table=all_rows(rows),
+        table=all_rows(rows, run.copy_bytes_per_s),
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mtbench.floor import floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS
@@ -18,7 +19,17 @@ __all__ = ["Cell", "Column", "Table", "all_rows"]
 REASON_LENGTH = 160
 ALWAYS = {"status", "attention", "backend", "form", "seq_len"}
 MEASURED = {
-    *("wall", "device time", "span", "peak memory", "static estimate", "error", "build", "first call"),
+    *(
+        "wall",
+        "device time",
+        "over the floor",
+        "span",
+        "peak memory",
+        "static estimate",
+        "error",
+        "build",
+        "first call",
+    ),
     *("flags", "reason"),
 }
 """Columns that are shown wherever a row has something there, equal or not."""
@@ -87,16 +98,25 @@ def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
 
 def _why(row: Measurement) -> str:
     parts = [row.reason]
-    if row.status == "ok" and not row.ranked:
+    if row.status == "ok" and not row.timed:
         parts.append(row.wall_reason)
-    if row.case.device == "cuda" and row.ranked and row.device_ms is None:
+    if row.case.device == "cuda" and row.timed and row.device_ms is None:
         parts.append(row.device_reason)
     parts += [reason for launch in row.machine for reason in launch.get("noisy", ())]
     return "; ".join(dict.fromkeys(part for part in parts if part))
 
 
-def all_rows(rows: Sequence[Measurement]) -> Table:
-    """The table, ordered by attention, sizes, backend and form."""
+def _over_floor(row: Measurement, rate: float | None) -> Cell:
+    floor = floor_ms(row.case, rate)
+    if floor is None or row.device_ms is None:
+        return Cell(text="")
+    ratio = row.device_ms.median / floor
+    return Cell(text=f"{ratio:.2f}×", value=ratio, note=f"floor {duration(floor)}")
+
+
+def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None) -> Table:
+    """The table, ordered by attention, sizes, backend and form. With the rate of a copy the device time is
+    also shown as a multiple of the least that memory allows."""
     names = Names(rows)
     sizes = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed")
 
@@ -122,6 +142,14 @@ def all_rows(rows: Sequence[Measurement]) -> Table:
         (
             Column(title="device time", numeric=True, hint="median; its 95% interval; samples"),
             lambda m: _time(m.device_ms),
+        ),
+        (
+            Column(
+                title="over the floor",
+                numeric=True,
+                hint="device time over that of reading q, k, v and writing o once, at the rate of a copy",
+            ),
+            lambda m: _over_floor(m, copy_bytes_per_s),
         ),
         (
             Column(title="span", numeric=True, hint="first kernel's start to last kernel's end"),

@@ -134,7 +134,7 @@ def main() -> None:
     found = []
     for tiles, segments in choices(case, options):
         plan = plan_of(case, tiles, segments)
-        row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.segments}
+        row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.queries.segments}
         try:
             if case.mode == "forward":
                 function = functools.partial(package.output, attention, plan)

@@ -11,8 +11,6 @@ from typing import Any
 
 from mtbench.backend import (
     GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
     NAN_IN_V,
     Caveat,
     DeclaredBackend,
@@ -112,9 +110,11 @@ def shapes_of(case: Case) -> tuple[Any, ...]:
     """q, k and v without data."""
     import torch
 
-    lead = (case.batch, case.heads, case.seq_len)
-    dims = (case.head_dim, case.head_dim, case.value_dim)
-    return tuple(torch.empty((*lead, dim), dtype=getattr(torch, case.dtype), device="meta") for dim in dims)
+    lead = (case.batch, case.heads)
+    sizes = ((case.seq_len, case.head_dim), (case.kv_len, case.head_dim), (case.kv_len, case.value_dim))
+    return tuple(
+        torch.empty((*lead, *size), dtype=getattr(torch, case.dtype), device="meta") for size in sizes
+    )
 
 
 BACKEND = TritonBackend(
@@ -127,8 +127,6 @@ BACKEND = TritonBackend(
     ),
     limits=(
         GROUPED_HEADS,
-        KV_LEN,
-        LENGTHS,
         Limit(
             kind="notimpl",
             what=f"head_dim above {MAX_DIM}",

@@ -30,7 +30,7 @@ from .tiles import Tiles
 __all__ = ["HOPPER", "Resources", "main", "resources"]
 
 HOPPER = 90
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+TYPES = {torch.int32: "*i32", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from .states import key_value_states
 __all__ = ["attention"]
 
 
-@triton.jit(do_not_specialize=["n", "segment", "segments"])
+@triton.jit(do_not_specialize=["n", "segment", "slots"])
 def apply(
-    q, o, den, s_in, z_in, n, segment, segments, gain, eps,
+    q, o, den, s_in, z_in, n, segment, slots, gain, eps,
     KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -22,7 +22,7 @@ def apply(
     whole sequence, already weighted by position, and z. `KEEP` stores the denominator for the backward.
 
     Tiling: one program a (batch, head, block of BV values) and segment; it holds the state [BD, BV] over
-    blocks of BT queries.
+    blocks of BT queries. The state lies in the first of the `slots` that a (batch, head) has.
     Traffic: q and o once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the state, 4 BD BV
     bytes, once a segment and mostly from the L2; `KEEP`, 4 n bytes.
     """
@@ -35,7 +35,7 @@ def apply(
     q_tile = t[:, None] * D + d[None, :]  # [BT, BD]
     o += head * DV
     o_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
-    slot = pair * segments
+    slot = pair * slots
     state = operand(tl.load(s_in + slot * (BD * NV * BV) + d[:, None] * (NV * BV) + e[None, :]), DOT)
     z = tl.load(z_in + slot * BD + d)
     length = tl.minimum(segment, n - first)
@@ -58,14 +58,17 @@ def attention(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Non-causal attention of contiguous [batch, heads, n, dim] tensors, and with `keep` what `gradients`
     wants."""
-    case = plan.case
+    case, cut = plan.case, plan.queries
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
     whole = key_value_states(plan, launch, k, v)
     launch(
         apply,
-        (case.batch * case.heads * plan.tiles.value_blocks, plan.segments),
-        (q, o, den, whole.s, whole.z, case.seq_len, plan.segment, plan.segments, plan.gain, case.spec.eps),
+        (case.batch * case.heads * plan.tiles.value_blocks, cut.segments),
+        (
+            *(q, o, den, whole.s, whole.z),
+            *(cut.length, cut.segment, plan.keys.segments, plan.gain, case.spec.eps),
+        ),
         {"KEEP": keep, **plan.constants},
         plan.tiles,
     )

@@ -17,17 +17,17 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, row_sum, slope
-from .plan import Plan
+from .maps import feature_map, operand, product, real_keys, row_sum, slope
+from .plan import Cut, Plan
 from .states import States, gradient_states
 from .tiles import Tiles, key_value_tiles, query_tiles
 
 __all__ = ["gradients"]
 
 
-@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+@triton.jit(do_not_specialize=["n", "heads", "segment", "slots", "last"])
 def query_gradients(
-    q, k, v, o, do, dq, den, delta, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    q, k, v, o, do, dq, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
     MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr,
@@ -65,7 +65,7 @@ def query_gradients(
     P = tl.full([BV, BD], 0.0, tl.float32)
     z = tl.full([BD], 0.0, tl.float32)
     if SEGMENTED:
-        slot = pair * segments + (part if CAUSAL else 0)
+        slot = pair * slots + (part if CAUSAL else 0)
         tile = slot * (LD * LV) + d[None, :] * LV + e[:, None]
         held = in_value[:, None] & in_head[None, :]
         S = tl.load(s_in + tile, mask=held, other=0.0)
@@ -79,8 +79,12 @@ def query_gradients(
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT]
     length = tl.minimum(segment, n - first)
+    key_count = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
         real = t < length - start
+        seen = real
+        if lengths is not None:
+            seen = t < key_count - start
         there = real[:, None] & in_value[None, :]
         pull = tl.load(do + e_tile, mask=there, other=0.0).to(tl.float32)  # [BT, BV]
         outputs = tl.load(o + e_tile, mask=there, other=0.0).to(tl.float32)
@@ -94,13 +98,13 @@ def query_gradients(
             grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
         grad = product(g, operand(S, DOT), grad, DOT) - own[:, None] * z[None, :]
         if CAUSAL:
-            vT = tl.load(v + v_tile, mask=in_value[:, None] & real[None, :], other=0.0)  # [BV, BT]
+            vT = tl.load(v + v_tile, mask=in_value[:, None] & seen[None, :], other=0.0)  # [BV, BT]
             scores = product(g, operand(vT, DOT), tl.full([BT, BT], 0.0, tl.float32), DOT)
             if MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
-            keys = tl.load(k + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)
-            phi_k = tl.where(real[:, None], feature_map(keys), 0.0)  # [BT, BD]
+            keys = tl.load(k + d_tile, mask=seen[:, None] & in_head[None, :], other=0.0)
+            phi_k = tl.where(seen[:, None], feature_map(keys), 0.0)  # [BT, BD]
             z += row_sum(phi_k, 0)
             phi_k = operand(phi_k, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
@@ -122,9 +126,9 @@ def query_gradients(
         do += BT * DV
 
 
-@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+@triton.jit(do_not_specialize=["n", "heads", "segment", "slots", "last"])
 def key_value_gradients(
-    q, k, v, do, dk, dv, den, delta, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    q, k, v, do, dk, dv, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
     MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, KEYS: tl.constexpr,
     VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
@@ -138,7 +142,8 @@ def key_value_gradients(
         R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
 
     Without `CAUSAL` the sums within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both
-    R terms get the key's own weight u(N-j) (eq 14).
+    R terms get the key's own weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys
+    past that get zeros.
 
     Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q [BD, BV],
     y [BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of all columns would not fit, dk
@@ -154,6 +159,7 @@ def key_value_gradients(
         e += (pid % BLOCKS) * BV
     in_head, in_value = d < D, e < DV
     length = tl.minimum(segment, n - first)
+    left = real_keys(lengths, pair, heads, n) - first
     chunks = (length + BT - 1) // BT
     head = pair * n + first
     row = head + (chunks - 1) * BT
@@ -171,7 +177,7 @@ def key_value_gradients(
     Q = tl.full([BD, BV], 0.0, tl.float32)
     y = tl.full([BD], 0.0, tl.float32)
     if SEGMENTED:
-        slot = pair * segments + (part if CAUSAL else 0)
+        slot = pair * slots + (part if CAUSAL else 0)
         tile = slot * (LD * LV) + d[:, None] * LV + e[None, :]
         held = in_head[:, None] & in_value[None, :]
         R = tl.load(s_in + tile, mask=held, other=0.0)
@@ -203,7 +209,7 @@ def key_value_gradients(
         if VALUES:
             grad_v = product(phi_k, operand(R, DOT), grad_v, DOT)
         if MOMENTUM and not CAUSAL:
-            ahead = tl.minimum(tl.maximum(n - 1 - first - start - t, 0), last)  # [BT]
+            ahead = tl.minimum(tl.maximum(left - 1 - start - t, 0), last)  # [BT]
             weight = tl.load(u + ahead)[:, None]
             grad_k *= weight
             grad_v *= weight
@@ -238,6 +244,10 @@ def key_value_gradients(
                 Q = product(phi_q, operand(scaled * b_start[:, None], DOT), chunk_keep * Q, DOT)
             else:
                 R = product(phi_q, g, R, DOT)
+        if lengths is not None:
+            seen = (t < left - start)[:, None]
+            grad_k = tl.where(seen, grad_k, 0.0)
+            grad_v = tl.where(seen, grad_v, 0.0)
         if KEYS:
             tl.store(dk + d_tile, (grad_k * slope(keys)).to(dk.dtype.element_ty), mask=in_keys)
         if VALUES:
@@ -271,6 +281,8 @@ def gradients(
         kernel: triton.JITFunction,
         tensors: tuple[torch.Tensor, ...],
         states: States,
+        slots: int,
+        cut: Cut,
         tiles: Tiles,
         **flags: bool,
     ) -> None:
@@ -278,20 +290,24 @@ def gradients(
         blocks = tiles.head_blocks * tiles.value_blocks
         launch(
             kernel,
-            (case.batch * case.heads * blocks, plan.segments),
+            (case.batch * case.heads * blocks, cut.segments),
             (
-                *(*tensors, den, delta, *states, plan.u, plan.b, plan.last, case.seq_len, plan.segment),
-                *(plan.segments, case.spec.beta, over.carry, over.keep, plan.gain),
+                *(*tensors, den, delta, plan.lengths, *states, plan.u, plan.b, plan.last),
+                *(cut.length, case.heads, cut.segment, slots),
+                *(case.spec.beta, over.carry, over.keep, plan.gain),
             ),
             plan.gradient_constants(tiles) | flags,
             tiles,
         )
 
-    run(query_gradients, (q, k, v, o, do, dq), States(s, p, z), query_tiles(case))
+    queries, keys = plan.queries, plan.keys
+    run(
+        query_gradients, (q, k, v, o, do, dq), States(s, p, z), keys.segments, queries, query_tiles(case)
+    )  # fmt: skip
     after = gradient_states(plan, launch, q, do, den, delta)
     for tiles in key_value_tiles(case):
         run(
-            key_value_gradients, (q, k, v, do, dk, dv), after, tiles,
+            key_value_gradients, (q, k, v, do, dk, dv), after, queries.segments, keys, tiles,
             KEYS=tiles.value_blocks == 1, VALUES=tiles.head_blocks == 1,
         )  # fmt: skip
     return dq, dk, dv

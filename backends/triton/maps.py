@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "feature_map", "operand", "product", "row_max", "row_sum", "slope"]
+__all__ = ["INTERPRETED", "feature_map", "operand", "product", "real_keys", "row_max", "row_sum", "slope"]
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels of this process run in Triton's interpreter: settled when they are first imported."""
@@ -25,6 +25,15 @@ def slope(x):
     """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
     x = x.to(tl.float32)
     return tl.where(x > 0, 1.0, tl.exp(tl.where(x > 0, 0.0, x)))
+
+
+@triton.jit
+def real_keys(lengths, pair, heads, m):
+    """How many of the m keys of a (batch, head) are real: `lengths` [batch] says, or all where it is None."""
+    if lengths is None:
+        return m
+    else:  # noqa: RET505  # Triton wants the branches exclusive
+        return tl.load(lengths + pair // heads)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from mtbench.spec import Case
 from .tables import Decay, decay, weights
 from .tiles import Tiles, linear_tiles, softmax_tiles
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Cut", "Plan", "make_plan"]
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 """What the chunked kernels take their products in: see `product` in maps.py."""
@@ -32,15 +32,26 @@ NO_DECAY = Decay(carry=0.0, keep=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A sequence in parts that programs take in parallel."""
+
+    length: int
+    segments: int
+    segment: int
+    """Positions a segment, a multiple of every kernel's chunk; the last may have fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything about a case that its kernels need beside q, k and v."""
 
     case: Case
     tiles: Tiles
-    segments: int = 1
-    """Parts of the sequence that programs take in parallel; softmax has no use for them."""
-    segment: int = 0
-    """Positions a segment, a multiple of every kernel's chunk; the last may have fewer."""
+    queries: Cut
+    keys: Cut
+    """Causal: cut as the queries are. Softmax has no use for either."""
+    lengths: torch.Tensor | None = None
+    """The real keys of each batch entry, [batch] int32; None where all are."""
     u: torch.Tensor | None = None
     """u(n), [entries] float32; None without momentum."""
     b: torch.Tensor | None = None
@@ -89,7 +100,7 @@ class Plan:
         return {
             "MOMENTUM": self.u is not None,
             "CAUSAL": causal,
-            "SEGMENTED": self.segments > 1 or not causal,
+            "SEGMENTED": self.queries.segments > 1 or not causal,
             "D": self.case.head_dim,
             "DV": self.case.value_dim,
             "BD": tiles.head_dim,
@@ -104,7 +115,8 @@ class Plan:
     @property
     def config(self) -> Mapping[str, Any]:
         """For the results' record."""
-        return asdict(self.tiles) | {"segments": self.segments}
+        cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
+        return asdict(self.tiles) | (cuts if self.case.spec.kind != "softmax" else {})
 
 
 def make_plan(
@@ -124,28 +136,37 @@ def make_plan(
         tiles: those of the forward's kernels, where others than the ones chosen for it are tried.
         segments: the same of how many parts the sequence has at most.
     """
+    lengths = None
+    if case.lengths is not None:
+        lengths = torch.tensor(case.lengths, dtype=torch.int32, device=device)
     if case.spec.kind == "softmax":
-        return Plan(case=case, tiles=tiles or softmax_tiles(case))
+        tiles = tiles or softmax_tiles(case)
+        whole = [Cut(length=n, segments=1, segment=n) for n in (case.seq_len, case.kv_len)]
+        return Plan(case=case, tiles=tiles, queries=whole[0], keys=whole[1], lengths=lengths)
     tiles = tiles or linear_tiles(case)
-    segment = GRAIN * -(-case.seq_len // (GRAIN * (segments or _segments(case, tiles, processors))))
-    segments = -(-case.seq_len // segment)
+    cuts = []
+    for length in (case.seq_len, case.kv_len):
+        most = segments or _segments(case, length, tiles, processors)
+        segment = GRAIN * -(-length // (GRAIN * most))
+        cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
     spec = case.spec
-    if spec.kind == "linear":
-        return Plan(case=case, tiles=tiles, segments=segments, segment=segment)
-    u, b = weights(spec.beta, max(case.seq_len, tiles.rows), device)
+    u = b = None
+    if spec.kind == "momentum":
+        u, b = weights(spec.beta, max(case.seq_len, case.kv_len, tiles.rows), device)
     return Plan(
         case=case,
         tiles=tiles,
-        segments=segments,
-        segment=segment,
+        queries=cuts[0],
+        keys=cuts[1],
+        lengths=lengths,
         u=u,
         b=b,
         gain=spec.gamma / (1 - spec.beta),
     )
 
 
-def _segments(case: Case, tiles: Tiles, processors: int) -> int:
-    """How many at most.
+def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:
+    """How many at most, of a sequence that long.
 
     One program a (batch, head) and value block leaves most of a card idle when those are few. Segments fill
     it, for one more read of k and v; where the card is half full already they are not worth that.
@@ -154,4 +175,4 @@ def _segments(case: Case, tiles: Tiles, processors: int) -> int:
     # A thread has up to 255 registers of a multiprocessor's 65536: 8 warps fill one.
     at_once = processors * (8 // tiles.warps)
     wanted = 1 if programs > processors // 2 else at_once // programs
-    return max(1, min(wanted, MOST, case.seq_len // SHORTEST))
+    return max(1, min(wanted, MOST, length // SHORTEST))

@@ -5,16 +5,16 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, row_sum
+from .maps import feature_map, operand, product, real_keys, row_sum
 from .plan import Plan
 from .states import key_value_states
 
 __all__ = ["attention"]
 
 
-@triton.jit(do_not_specialize=["n", "segment", "segments", "last"])
+@triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "last"])
 def scan(
-    q, k, v, o, den, s_in, p_in, z_in, u, b, last, n, segment, segments,
+    q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
     beta, chunk_carry, chunk_keep, gain, eps,
     MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
@@ -27,8 +27,8 @@ def scan(
         o_i = gamma / (1 - beta) num_i / den_i
         S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
 
-    Linear attention is the same with u = 1 and no P, and pays for neither. `KEEP` stores den, for the
-    backward.
+    Linear attention is the same with u = 1 and no P, and pays for neither. Keys past their sequence's
+    `lengths` add nothing. `KEEP` stores den, for the backward.
 
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P
     [BD, BV], z [BD] and u(i-j) [BT, BT] stay in float32 registers.
@@ -67,8 +67,12 @@ def scan(
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
     length = tl.minimum(segment, n - first)
+    keys = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
         real = t < length - start
+        seen = real
+        if lengths is not None:
+            seen = t < keys - start
         queries = tl.load(q + q_tile, mask=real[:, None] & in_head[None, :], other=0.0)
         phi_q = feature_map(queries)  # [BT, BD]
         before = row_sum(phi_q * z[None, :], 1) + eps  # [BT], the normaliser of the chunks before
@@ -78,9 +82,9 @@ def scan(
             num = product(phi_q, operand(P, DOT), num, DOT) * carry[:, None]
         num = product(phi_q, operand(S, DOT), num, DOT)
 
-        kT = tl.load(k + k_tile, mask=in_head[:, None] & real[None, :], other=0.0)
+        kT = tl.load(k + k_tile, mask=in_head[:, None] & seen[None, :], other=0.0)
         # phi(0) = 1, so padding has to be cut out after the map.
-        phi_k = tl.where(in_head[:, None] & real[None, :], feature_map(kT), 0.0)  # [BD, BT]
+        phi_k = tl.where(in_head[:, None] & seen[None, :], feature_map(kT), 0.0)  # [BD, BT]
         z += row_sum(phi_k, 1)
         phi_k = operand(phi_k, DOT)
         scores = product(phi_q, phi_k, tl.full([BT, BT], 0.0, tl.float32), DOT)
@@ -92,7 +96,7 @@ def scan(
         share = 1.0 / total
         if MOMENTUM:
             scores *= u_lag
-        values = tl.load(v + v_tile, mask=real[:, None] & in_value[None, :], other=0.0)
+        values = tl.load(v + v_tile, mask=seen[:, None] & in_value[None, :], other=0.0)
         num = product(operand(scores, DOT), operand(values, DOT), num, DOT)
         out = (num * share[:, None] * gain).to(o.dtype.element_ty)
         tl.store(o + v_tile, out, mask=real[:, None] & in_value[None, :])
@@ -112,19 +116,20 @@ def attention(
     plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keep: bool = False
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Causal attention of contiguous [batch, heads, n, dim] tensors; with `keep` what `gradients` wants."""
-    case, spec = plan.case, plan.case.spec
+    case, spec, cut = plan.case, plan.case.spec, plan.queries
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
     before = key_value_states(plan, launch, k, v)
     over = plan.decay(plan.tiles.rows)
     launch(
         scan,
-        (case.batch * case.heads * plan.tiles.value_blocks, plan.segments),
+        (case.batch * case.heads * plan.tiles.value_blocks, cut.segments),
         (
-            *(q, k, v, o, den, *before, plan.u, plan.b, plan.last, case.seq_len, plan.segment, plan.segments),
+            *(q, k, v, o, den, plan.lengths, *before, plan.u, plan.b, plan.last),
+            *(case.seq_len, case.heads, cut.segment, cut.segments),
             *(spec.beta, over.carry, over.keep, plan.gain, spec.eps),
         ),
-        {"MOMENTUM": plan.u is not None, "SEGMENTED": plan.segments > 1, "KEEP": keep, **plan.constants},
+        {"MOMENTUM": plan.u is not None, "SEGMENTED": cut.segments > 1, "KEEP": keep, **plan.constants},
         plan.tiles,
     )
     return o, (den, *before) if keep else ()

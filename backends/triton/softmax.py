@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import row_max, row_sum
+from .maps import real_keys, row_max, row_sum
 from .plan import Plan
 
 __all__ = ["attention"]
@@ -39,9 +39,9 @@ def _block(
     return higher, total * shrink + row_sum(p, 1), acc
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "m", "heads"])
 def softmax(
-    q, k, v, o, lse, n, factor,
+    q, k, v, o, lse, lengths, n, m, heads, factor,
     CAUSAL: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
     BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -54,11 +54,14 @@ def softmax(
     most of it from the L2. Nothing else is written.
 
     `factor` is scale * log2(e), as exp2 is what the hardware has. `KEEP` stores the logarithm of each row's
-    sum, to base 2, for the backward.
+    sum, to base 2, for the backward. There are n queries and m keys, of which `lengths` may say that fewer
+    are real.
     """
     blocks = (n + BM - 1) // BM
     pid = tl.program_id(0)
-    head = (pid // blocks).to(tl.int64) * n
+    pair = (pid // blocks).to(tl.int64)
+    head = pair * n
+    keys = real_keys(lengths, pair, heads, m)
     block = pid % blocks
     if CAUSAL:
         block = blocks - 1 - block
@@ -70,29 +73,28 @@ def softmax(
     # Offsets within a tile are 32 bits wide, those of a tile 64.
     q += (head + first) * D
     o += (head + first) * DV
-    k += head * D
-    v += head * DV
+    k += pair * m * D
+    v += pair * m * DV
     queries = tl.load(q + rows * D + d[None, :], mask=real & (d < D)[None, :], other=0.0)  # [BM, BD]
     best = tl.full([BM], float("-inf"), tl.float32)
     total = tl.full([BM], 0.0, tl.float32)
     acc = tl.full([BM, BV], 0.0, tl.float32)
 
+    free = keys // BN * BN  # that many keys are seen by every query of the block
+    stop = keys
     if CAUSAL:
-        free = first  # that many keys are seen by every query of the block
-        stop = tl.minimum(first + BM, n)
-    else:
-        free = n // BN * BN
-        stop = n
+        free = tl.minimum(free, first)
+        stop = tl.minimum(stop, first + BM)
     for j in range(0, free, BN):
         best, total, acc = _block(
-            queries, k, v, n - j, i, j, best, total, acc, factor,
+            queries, k, v, keys - j, i, j, best, total, acc, factor,
             False, False, D, DV, BD, BV, BN, DOT,
         )  # fmt: skip
         k += BN * D
         v += BN * DV
     for j in range(free, stop, BN):
         best, total, acc = _block(
-            queries, k, v, n - j, i, j, best, total, acc, factor,
+            queries, k, v, keys - j, i, j, best, total, acc, factor,
             CAUSAL, True, D, DV, BD, BV, BN, DOT,
         )  # fmt: skip
         k += BN * D
@@ -114,7 +116,10 @@ def attention(
     launch(
         softmax,
         (case.batch * case.heads * -(-case.seq_len // tiles.rows),),
-        (q, k, v, o, lse, case.seq_len, case.softmax_scale * math.log2(math.e)),
+        (
+            *(q, k, v, o, lse, plan.lengths, case.seq_len, case.kv_len, case.heads),
+            case.softmax_scale * math.log2(math.e),
+        ),
         {"KEEP": keep, **plan.softmax_constants(tiles)},
         tiles,
     )

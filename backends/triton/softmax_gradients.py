@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import row_sum
+from .maps import real_keys, row_sum
 from .plan import Plan
 from .tiles import softmax_gradient_tiles
 
@@ -15,18 +15,18 @@ __all__ = ["gradients"]
 
 
 @triton.jit
-def _weights(q, kT, lse, i, j, n, factor, CAUSAL: tl.constexpr, DOT: tl.constexpr):
+def _weights(q, kT, lse, i, j, n, keys, factor, CAUSAL: tl.constexpr, DOT: tl.constexpr):
     """``p_ij = exp2(factor q_i . k_j - lse_i)``, 0 where i may not see j or either is none."""
     scores = tl.dot(q, kT, input_precision=DOT) * factor
-    seen = (i < n)[:, None] & (j < n)[None, :]
+    seen = (i < n)[:, None] & (j < keys)[None, :]
     if CAUSAL:
         seen = seen & (i[:, None] >= j[None, :])
     return tl.exp2(tl.where(seen, scores - lse[:, None], float("-inf")))
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "m", "heads"])
 def softmax_query_gradients(
-    q, k, v, o, do, dq, lse, delta, n, factor, scale,
+    q, k, v, o, do, dq, lse, delta, lengths, n, m, heads, factor, scale,
     CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -38,7 +38,9 @@ def softmax_query_gradients(
     """
     blocks = (n + BM - 1) // BM
     pid = tl.program_id(0)
-    head = (pid // blocks).to(tl.int64) * n
+    pair = (pid // blocks).to(tl.int64)
+    head = pair * n
+    count = real_keys(lengths, pair, heads, m)
     block = pid % blocks
     if CAUSAL:
         block = blocks - 1 - block
@@ -55,15 +57,15 @@ def softmax_query_gradients(
     own = row_sum(outputs.to(tl.float32) * pull.to(tl.float32), 1)  # [BM]
     tl.store(delta + head + i, own, mask=real)
     logs = tl.load(lse + head + i, mask=real, other=0.0)
-    k += head * D
-    v += head * DV
+    k += pair * m * D
+    v += pair * m * DV
     grad = tl.full([BM, BD], 0.0, tl.float32)
-    stop = tl.minimum(first + BM, n) if CAUSAL else n
+    stop = tl.minimum(first + BM, count) if CAUSAL else count
     for j in range(0, stop, BN):
-        here = (j + t) < n
+        here = (j + t) < count
         kT = tl.load(k + t[None, :] * D + d[:, None], mask=in_head[:, None] & here[None, :], other=0.0)
         vT = tl.load(v + t[None, :] * DV + e[:, None], mask=in_value[:, None] & here[None, :], other=0.0)
-        p = _weights(queries, kT, logs, i, j + t, n, factor, CAUSAL, DOT)  # [BM, BN]
+        p = _weights(queries, kT, logs, i, j + t, n, count, factor, CAUSAL, DOT)  # [BM, BN]
         ds = p * (tl.dot(pull, vT, input_precision=DOT) - own[:, None])
         grad = tl.dot(ds.to(kT.dtype), tl.trans(kT), acc=grad, input_precision=DOT)
         k += BN * D
@@ -72,9 +74,9 @@ def softmax_query_gradients(
     tl.store(dq + at + d_tile, out, mask=real[:, None] & in_head[None, :])
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "m", "heads"])
 def softmax_key_value_gradients(
-    q, k, v, do, dk, dv, lse, delta, n, factor, scale,
+    q, k, v, do, dk, dv, lse, delta, lengths, n, m, heads, factor, scale,
     CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -84,15 +86,17 @@ def softmax_key_value_gradients(
     of its own; dk [BN, BD] and dv [BN, BV] stay in float32 registers.
     Traffic: k, v, dk and dv once, q and do once a block of keys, most of it from the L2.
     """
-    blocks = (n + BN - 1) // BN
+    blocks = (m + BN - 1) // BN
     pid = tl.program_id(0)
-    head = (pid // blocks).to(tl.int64) * n
+    pair = (pid // blocks).to(tl.int64)
+    head = pair * n
+    count = real_keys(lengths, pair, heads, m)
     first = (pid % blocks) * BN
     rows, t = tl.arange(0, BN), tl.arange(0, BM)
     j = first + rows
     d, e = tl.arange(0, BD), tl.arange(0, BV)
-    in_head, in_value, real = d < D, e < DV, j < n
-    at, at_value = (head + first) * D, (head + first) * DV
+    in_head, in_value, real = d < D, e < DV, j < m
+    at, at_value = (pair * m + first) * D, (pair * m + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
     keys = tl.load(k + at + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)  # [BN, BD]
     values = tl.load(v + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BN, BV]
@@ -108,7 +112,7 @@ def softmax_key_value_gradients(
         pull = tl.load(do + t[:, None] * DV + e[None, :], mask=here & in_value[None, :], other=0.0)
         logs = tl.load(lse + head + i, mask=i < n, other=0.0)
         own = tl.load(delta + head + i, mask=i < n, other=0.0)
-        p = _weights(queries, tl.trans(keys), logs, i, j, n, factor, CAUSAL, DOT)  # [BM, BN]
+        p = _weights(queries, tl.trans(keys), logs, i, j, n, count, factor, CAUSAL, DOT)  # [BM, BN]
         grad_v = tl.dot(tl.trans(p.to(pull.dtype)), pull, acc=grad_v, input_precision=DOT)
         ds = p * (tl.dot(pull, tl.trans(values), input_precision=DOT) - own[:, None])
         grad_k = tl.dot(tl.trans(ds.to(queries.dtype)), queries, acc=grad_k, input_precision=DOT)
@@ -133,16 +137,19 @@ def gradients(
     case = plan.case
     dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, lse))
     scale = case.softmax_scale
-    for kernel, tensors, by_keys in (
-        (softmax_query_gradients, (q, k, v, o, do, dq), False),
-        (softmax_key_value_gradients, (q, k, v, do, dk, dv), True),
+    for kernel, tensors, length, by_keys in (
+        (softmax_query_gradients, (q, k, v, o, do, dq), case.seq_len, False),
+        (softmax_key_value_gradients, (q, k, v, do, dk, dv), case.kv_len, True),
     ):
         tiles = softmax_gradient_tiles(case, by_keys=by_keys)
         own = tiles.keys if by_keys else tiles.rows
         launch(
             kernel,
-            (case.batch * case.heads * -(-case.seq_len // own),),
-            (*tensors, lse, delta, case.seq_len, scale * math.log2(math.e), scale),
+            (case.batch * case.heads * -(-length // own),),
+            (
+                *(*tensors, lse, delta, plan.lengths, case.seq_len, case.kv_len, case.heads),
+                *(scale * math.log2(math.e), scale),
+            ),
             plan.softmax_constants(tiles),
             tiles,
         )

@@ -7,16 +7,16 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, row_sum
-from .plan import Plan
+from .maps import feature_map, operand, product, real_keys, row_sum
+from .plan import Cut, Plan
 from .tiles import Tiles
 
 __all__ = ["States", "gradient_states", "key_value_states"]
 
 
-@triton.jit(do_not_specialize=["n", "segment", "segments", "last", "skip"])
+@triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "last", "skip"])
 def states(
-    x, y, den, delta, s_out, p_out, z_out, u, b, last, n, segment, segments, skip, gain,
+    x, y, den, delta, lengths, s_out, p_out, z_out, u, b, last, n, heads, segment, segments, skip, gain,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, TO_END: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -25,7 +25,8 @@ def states(
         z = sum_j phi(x_j);  S = sum_j u(m_j) phi(x_j) y_j^T;  P = sum_j beta^(m_j) phi(x_j) y_j^T
 
     with ``u(m) = 1 - beta^(m+1)`` and m_j the positions from j to the last of the sequence (`TO_END`: eq 14,
-    which needs no P) or of the segment (eq 13). Without `MOMENTUM` u = 1 (eq 8) and there is no P.
+    which needs no P) or of the segment (eq 13). Without `MOMENTUM` u = 1 (eq 8) and there is no P. `lengths`
+    ends each sequence's keys.
 
     `GRADIENT` makes the states that go back in time: x = q, ``y_i = gain do_i / den_i``, each phi(x_i) in z
     is multiplied by delta_i, and m_i are the positions from the segment's first to i.
@@ -47,8 +48,9 @@ def states(
     if GRADIENT:
         den += head
         delta += head
-    length = tl.minimum(segment, n - first)
-    end = n - first if TO_END else segment
+    left = real_keys(lengths, pair, heads, n) - first
+    length = tl.minimum(segment, left)
+    end = left if TO_END else segment
     S = tl.full([BD, BV], 0.0, tl.float32)
     P = tl.full([BD, BV], 0.0, tl.float32)
     z = tl.full([BD], 0.0, tl.float32)
@@ -155,19 +157,20 @@ NO_STATES = States(None, None, None)
 
 def key_value_states(plan: Plan, launch: Launch, k: torch.Tensor, v: torch.Tensor) -> States:
     """Causal: what lies before each segment, in its slot. Else the whole sequence's, in slot 0."""
-    return _states(plan, launch, k, v, None, None, back=False)
+    return _states(plan, launch, plan.keys, k, v, None, None, back=False)
 
 
 def gradient_states(
     plan: Plan, launch: Launch, q: torch.Tensor, do: torch.Tensor, den: torch.Tensor, delta: torch.Tensor
 ) -> States:
     """Causal: the sums over the queries after each segment, in its slot. Else over all, in slot 0."""
-    return _states(plan, launch, q, do, den, delta, back=True)
+    return _states(plan, launch, plan.queries, q, do, den, delta, back=True)
 
 
 def _states(
     plan: Plan,
     launch: Launch,
+    cut: Cut,
     x: torch.Tensor,
     y: torch.Tensor,
     den: torch.Tensor | None,
@@ -175,7 +178,7 @@ def _states(
     *,
     back: bool,
 ) -> States:
-    case, tiles, segments = plan.case, plan.tiles, plan.segments
+    case, tiles, segments = plan.case, plan.tiles, cut.segments
     causal = case.spec.causal
     if causal and segments == 1:
         return NO_STATES
@@ -191,8 +194,8 @@ def _states(
         states,
         (pairs * tiles.value_blocks, segments - causal),
         (
-            *(x, y, den, delta, s, p, z, plan.u, plan.b, plan.last),
-            *(case.seq_len, plan.segment, segments, skip, plan.gain),
+            *(x, y, den, delta, None if back else plan.lengths, s, p, z, plan.u, plan.b, plan.last),
+            *(cut.length, case.heads, cut.segment, segments, skip, plan.gain),
         ),
         {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": not causal, **plan.constants},
         tiles,
@@ -200,7 +203,7 @@ def _states(
     if segments > 1:
         size = shape[2] * shape[3]
         block = min(COMBINED, size)
-        over = plan.decay(plan.segment)
+        over = plan.decay(cut.segment)
         launch(
             combine,
             (pairs, size // block + 1),

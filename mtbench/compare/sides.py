@@ -88,7 +88,7 @@ def _read_run(path: Path) -> Side:
 
 
 def _timed(row: Measurement) -> TimedRow:
-    wall, device = (row.wall_ms, row.device_ms) if row.ranked else (None, None)
+    wall, device = (row.wall_ms, row.device_ms) if row.timed else (None, None)
     return TimedRow(
         id=row.id,
         backend=row.backend,

@@ -15,7 +15,7 @@ from mtbench.backend import Backend
 from mtbench.display import show_progress
 from mtbench.errors import BadInput
 from mtbench.measure.environment import cpus, device_problem
-from mtbench.registry import BUILTIN_BACKENDS, load_backend
+from mtbench.registry import BUILTIN_BACKENDS, PEERS, load_backend
 from mtbench.results import FAILURES, STATUSES
 from mtbench.run_folder import RunFolder
 from mtbench.spec import DEVICES
@@ -63,7 +63,7 @@ def run_sweep(
 
     Args:
         workload: what to measure.
-        backends: by name or file; None is mtbench's own.
+        backends: by name or file; None is the workload's, or mtbench's own without its peers.
         folder: a new one.
         threads: CPU threads of every backend; None is all CPUs.
         timeout_s: the most that one row may take; None is the workload's.
@@ -77,7 +77,8 @@ def run_sweep(
         BadInput: before anything is written.
         StorageError: a row could not be written; those before it are whole.
     """
-    loaded = _load(backends or tuple(BUILTIN_BACKENDS))
+    own = tuple(name for name in BUILTIN_BACKENDS if name not in PEERS)
+    loaded = _load(backends or workload.backends or own)
     rows = plan_rows(workload, loaded)
     _check_devices(rows)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):

@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from mtbench.backend import Backend, Kernel
+from mtbench.backend import Backend, Kernel, partial_of
 from mtbench.frameworks import Framework, PeakMemory
 from mtbench.inputs import NUMPY_DTYPES, Inputs, make_inputs
 from mtbench.measure.agreement import Judge
 from mtbench.measure.clocks import Sampling, device_samples, wall_samples, warm_up
 from mtbench.measure.cupti import CuptiError, recorder
 from mtbench.measure.machine import Watch, noise_reasons
-from mtbench.results import Measurement
+from mtbench.results import DOES_LESS, Measurement
 from mtbench.spec import Case
 
 __all__ = ["Measurer", "Memory"]
@@ -68,6 +68,8 @@ class Measurer:
         the kernel become rows: ``oom`` where the framework says that memory ran out, else ``error``.
         """
         row = Measurement(case=case, backend=self._backend.name, form=form, status="ok")
+        if less := partial_of(self._backend, case, form):
+            row = replace(row, reason=less, flags=(DOES_LESS,))
         stages = _Stages(stage)
         try:
             row = self._measure(row, sampling, stages, memory)

@@ -132,7 +132,7 @@ class SweepRunner:
     def _done(self, row: PlannedRow, launch: int) -> bool:
         """Whether the folder has this launch of the row: a row that failed or is not timed has one."""
         found = self._folder.rows.get(row.id)
-        return found is not None and (not found.ranked or found.launches > launch)
+        return found is not None and (not found.timed or found.launches > launch)
 
     def _finish(self, outcome: str) -> None:
         self._header |= {"finished": _now(), "outcome": outcome}
@@ -161,7 +161,7 @@ class SweepRunner:
             # After a CUDA fault every later call in that process fails, and a failed allocation may leave
             # half a case behind: a new process costs seconds.
             crew.stop()
-        elif memory == "elsewhere" and measurement.ranked:
+        elif memory == "elsewhere" and measurement.timed:
             self._progress.row(index, row, "memory")
             measurement = self._with_memory(crew, row, measurement, task)
         return measurement
@@ -192,10 +192,15 @@ class SweepRunner:
     def _start(self, crew: _Crew, row: PlannedRow) -> None:
         crew.timing = self._worker(row)
         hello = crew.timing.hello(START_TIMEOUT_S)
-        self._header["workers"][f"{row.backend} on {row.case.device}"] = hello["environment"]
+        name = f"{row.backend} on {row.case.device}"
+        known = self._header["workers"].get(name, {})
+        self._header["workers"][name] = hello["environment"]
         if hello["problem"]:
             crew.problem = hello["problem"]
             crew.stop()
+        elif row.case.device == "cuda":
+            rate = {key: known[key] for key in ("copy_bytes_per_s",) if key in known}
+            self._header["workers"][name] |= rate or crew.timing.copy_rate(START_TIMEOUT_S)
 
     def _memory_worker(self, row: PlannedRow) -> MemoryWorker | None:
         return MEMORY_WORKERS.get((self._backends[row.asked].framework, row.case.device))

@@ -15,6 +15,7 @@ import traceback
 from mtbench.errors import BackendFailure
 from mtbench.frameworks import load_framework
 from mtbench.measure.clocks import Sampling
+from mtbench.measure.copy_rate import copy_bytes_per_s
 from mtbench.measure.memory import settle_allocator
 from mtbench.registry import load_backend
 from mtbench.spec import Case
@@ -54,6 +55,9 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
             task = channel.receive()
         except (EOFError, OSError):
             return
+        if task["want"] == "copy rate":
+            channel.send({"copy rate": {"copy_bytes_per_s": copy_bytes_per_s(framework)}})
+            continue
         case, form = Case.from_dict(task["case"]), task["form"]
         if task["want"] == "peak":
             peak = measurer.peak_memory(case, form)

@@ -144,6 +144,35 @@ def test_a_long_sequence_in_segments(kind: Any, causal: bool, segments: int, dty
     check_gradients(case)
 
 
+@pytest.mark.parametrize("lengths", [None, (1, 130, 77)])
+@pytest.mark.parametrize("seq_len", [1, 45, 130])
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_padding_and_keys_of_another_length(kind: Any, causal: bool, seq_len: int, lengths: Any) -> None:
+    if causal and seq_len != 130:
+        return
+    spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
+    sizes: Any = {"batch": 3, "heads": 2, "seq_len": seq_len, "kv_len": 130, "head_dim": 16, "value_dim": 8}
+    case = Case(spec=spec, lengths=lengths, **sizes)
+    inputs = make_inputs(case)
+    for index, length in enumerate(case.key_lengths):
+        inputs.k[index, :, length:] = np.nan  # padding may be anything
+        inputs.v[index, :, length:] = np.nan
+    clean = Inputs(q=inputs.q, k=np.nan_to_num(inputs.k), v=np.nan_to_num(inputs.v), do=inputs.do)
+    np.testing.assert_array_equal(attend(case, inputs), attend(case, clean))
+    check_gradients(case, make_inputs(case.replace(mode="forward_backward")))
+
+
+@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+def test_padding_across_segments(kind: Any, causal: bool) -> None:
+    """A sequence that ends in its first segment, and queries in fewer segments than keys."""
+    spec = AttentionSpec(kind=kind, causal=causal, beta=0.999)
+    sizes: Any = {"seq_len": 2100 if causal else 300, "kv_len": 2100, "head_dim": 16}
+    case = Case(spec=spec, batch=2, heads=1, lengths=(70, 2000), **sizes)
+    config = load_backend("triton").build(case, "fused").config
+    assert (config["segments"], config["key_segments"]) == (2 if causal else 1, 2)
+    check_gradients(case)
+
+
 @HALVES
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
 @pytest.mark.parametrize("low", ["queries", "keys", "both"])

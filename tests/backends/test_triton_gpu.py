@@ -67,6 +67,21 @@ def check(case: Case, inputs: Inputs | None = None) -> None:
     assert error < TOLERANCE[case.dtype], f"{case.id}: {error:.2e}"
 
 
+def check_gradients(case: Case) -> None:
+    """By the rule that judges a run."""
+    case = case.replace(mode="forward_backward")
+    inputs = make_inputs(case)
+    kernel = load_backend("triton").build(case, "fused")
+    kernel.load(inputs)
+    result = kernel()
+    kernel.wait(result)
+    judge = Judge(case, inputs)
+    outputs = kernel.outputs(result)
+    assert judge.contract_problem(outputs) is None
+    failed = {name: a for name, a in judge.agreement("fused", outputs).items() if not a.passes}
+    assert not failed, (case.id, failed)
+
+
 def a_case(kind: Any, causal: bool, size: tuple[int, ...], dtype: Any, **spec: float) -> Case:
     batch, heads, n, head_dim, value_dim = size
     return Case(
@@ -119,24 +134,24 @@ def test_any_size(kind: Any, causal: bool, dtype: Any) -> None:
 @DTYPES
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
 def test_gradients(kind: Any, causal: bool, dtype: Any) -> None:
-    """By the rule that judges a run: the shapes of SIZES, one in segments, and some drawn by seed."""
+    """The shapes of SIZES, one in segments, and some drawn by seed."""
     rng = np.random.default_rng(5)
     drawn = [
         (int(rng.integers(1, 3)), 2, int(rng.integers(1, 600)), *(int(x) for x in rng.integers(1, 129, 2)))
         for _ in range(6)
     ]
     for size in (*SIZES, (1, 2, 5001, 64, 64), *drawn):
-        case = a_case(kind, causal, size, dtype).replace(mode="forward_backward")
-        inputs = make_inputs(case)
-        kernel = load_backend("triton").build(case, "fused")
-        kernel.load(inputs)
-        result = kernel()
-        kernel.wait(result)
-        judge = Judge(case, inputs)
-        outputs = kernel.outputs(result)
-        assert judge.contract_problem(outputs) is None
-        failed = {name: a for name, a in judge.agreement("fused", outputs).items() if not a.passes}
-        assert not failed, (case.id, failed)
+        check_gradients(a_case(kind, causal, size, dtype))
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_padding_and_keys_of_another_length(kind: Any, causal: bool, dtype: Any) -> None:
+    for seq_len in (5000,) if causal else (1, 300, 5000):
+        for lengths in (None, (1, 5000, 1777)):
+            spec = AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6)
+            sizes: Any = {"batch": 3, "heads": 2, "seq_len": seq_len, "kv_len": 5000, "head_dim": 64}
+            check_gradients(Case(spec=spec, lengths=lengths, dtype=dtype, device="cuda", **sizes))
 
 
 @DTYPES
