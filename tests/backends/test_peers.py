@@ -1,4 +1,4 @@
-"""Others' kernels: what a CPU can do of them, and what they say of themselves where they are not installed."""
+"""Others' kernels: what a CPU can do of them, and what they say where they are not installed."""
 
 from __future__ import annotations
 
