@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, row_sum
+from .maps import both, feature_map, operand, product, row_sum
 from .plan import Plan
 from .states import key_value_states
 
@@ -26,6 +26,8 @@ def apply(
     Traffic: q and o once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the state, 4 BD BV
     bytes, once a segment and mostly from the L2; `KEEP`, 4 n bytes.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // NV).to(tl.int64), part * segment
     head = pair * n + first
@@ -41,14 +43,16 @@ def apply(
     length = tl.minimum(segment, n - first)
     for start in range(0, length, BT):
         real = t < length - start
-        phi = feature_map(tl.load(q + q_tile, mask=real[:, None] & (d < D)[None, :], other=0.0))  # [BT, BD]
+        phi = feature_map(
+            tl.load(q + q_tile, mask=both(real[:, None], (d < D)[None, :], ALL_D), other=0.0)
+        )  # [BT, BD]
         num = product(operand(phi, DOT), state, tl.full([BT, BV], 0.0, tl.float32), DOT)
         total = row_sum(phi * z[None, :], 1) + eps  # [BT]; z is 0 where phi is of padding
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)
         out = (num * (gain / total)[:, None]).to(o.dtype.element_ty)
-        tl.store(o + o_tile, out, mask=real[:, None] & (e < DV)[None, :])
+        tl.store(o + o_tile, out, mask=both(real[:, None], (e < DV)[None, :], ALL_V))
         q += BT * D
         o += BT * DV
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, real_keys, row_sum, slope
+from .maps import both, feature_map, operand, product, real_keys, row_sum, slope
 from .plan import Cut, Plan
 from .states import States, gradient_states
 from .tiles import Tiles, key_value_tiles, query_tiles
@@ -45,6 +45,8 @@ def query_gradients(
     Traffic: q, k and dq once, v, o and do once a block: n (3 head_dim + 3 value_dim BLOCKS) itemsize bytes a
     (batch, head), without `CAUSAL` n (2 head_dim + 2 value_dim BLOCKS); den and delta, 8 n bytes.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // BLOCKS).to(tl.int64), part * segment
     head = pair * n + first
@@ -85,7 +87,7 @@ def query_gradients(
         seen = real
         if lengths is not None:
             seen = t < key_count - start
-        there = real[:, None] & in_value[None, :]
+        there = both(real[:, None], in_value[None, :], ALL_V)
         pull = tl.load(do + e_tile, mask=there, other=0.0).to(tl.float32)  # [BT, BV]
         outputs = tl.load(o + e_tile, mask=there, other=0.0).to(tl.float32)
         share = 1.0 / tl.load(den + start + t, mask=real, other=1.0)  # [BT]
@@ -98,13 +100,17 @@ def query_gradients(
             grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
         grad = product(g, operand(S, DOT), grad, DOT) - own[:, None] * z[None, :]
         if CAUSAL:
-            vT = tl.load(v + v_tile, mask=in_value[:, None] & seen[None, :], other=0.0)  # [BV, BT]
+            vT = tl.load(
+                v + v_tile, mask=both(seen[None, :], in_value[:, None], ALL_V), other=0.0
+            )  # [BV, BT]
             scores = product(g, operand(vT, DOT), tl.full([BT, BT], 0.0, tl.float32), DOT)
             if MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
-            keys = tl.load(k + d_tile, mask=seen[:, None] & in_head[None, :], other=0.0)
-            phi_k = tl.where(seen[:, None], feature_map(keys), 0.0)  # [BT, BD]
+            keys = tl.load(k + d_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
+            phi_k = feature_map(keys)  # [BT, BD]
+            if lengths is not None:  # else what is past the end is seen by no real query
+                phi_k = tl.where(seen[:, None], phi_k, 0.0)
             z += row_sum(phi_k, 0)
             phi_k = operand(phi_k, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
@@ -113,10 +119,10 @@ def query_gradients(
                 P = product(operand(vT * b_end[None, :], DOT), phi_k, chunk_keep * P, DOT)
             else:
                 S = product(operand(vT, DOT), phi_k, S, DOT)
-        queries = tl.load(q + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)
+        queries = tl.load(q + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
         tl.store(
             dq + d_tile, (grad * slope(queries)).to(dq.dtype.element_ty),
-            mask=real[:, None] & in_head[None, :],
+            mask=both(real[:, None], in_head[None, :], ALL_D),
         )  # fmt: skip
         q += BT * D
         dq += BT * D
@@ -150,6 +156,8 @@ def key_value_gradients(
     and dv have a launch each: dk in blocks of BD columns with all of v, dv in blocks of BV with all of k.
     Traffic: q, k, v and do once a block, what is asked of dk and dv once; den and delta, 8 n bytes a block.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // BLOCKS).to(tl.int64), part * segment
     d, e, t = tl.arange(0, BD), tl.arange(0, BV), tl.arange(0, BT)
@@ -193,9 +201,10 @@ def key_value_gradients(
     for index in range(chunks):
         start = (chunks - 1 - index) * BT
         real = t < length - start
-        in_keys, in_values = real[:, None] & in_head[None, :], real[:, None] & in_value[None, :]
+        in_keys = both(real[:, None], in_head[None, :], ALL_D)
+        in_values = both(real[:, None], in_value[None, :], ALL_V)
         keys = tl.load(k + d_tile, mask=in_keys, other=0.0)
-        phi_k = operand(tl.where(in_keys, feature_map(keys), 0.0), DOT)  # [BT, BD]
+        phi_k = operand(feature_map(keys), DOT)  # [BT, BD]; padding meets zeros in all it is multiplied by
         values = operand(tl.load(v + e_tile, mask=in_values, other=0.0), DOT)  # [BT, BV]
         grad_k = tl.full([BT, BD], 0.0, tl.float32)
         grad_v = tl.full([BT, BV], 0.0, tl.float32)
@@ -216,7 +225,9 @@ def key_value_gradients(
         grad_k -= y[None, :]
         if CAUSAL:
             queries = tl.load(q + d_tile, mask=in_keys, other=0.0)
-            phi_q = tl.where(in_keys, feature_map(queries), 0.0)  # [BT, BD]
+            phi_q = feature_map(queries)  # [BT, BD]
+            if not ALL_D:  # past the end g and delta are 0, in padded columns nothing is
+                phi_q = tl.where(in_head[None, :], phi_q, 0.0)
             pull = tl.load(do + e_tile, mask=in_values, other=0.0)
             share = gain / tl.load(den + start + t, mask=real, other=1.0)
             scaled = pull * share[:, None]  # [BT, BV]

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, real_keys, row_sum
+from .maps import both, feature_map, operand, product, real_keys, row_sum
 from .plan import Plan
 from .states import key_value_states
 
@@ -35,6 +35,8 @@ def scan(
     Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
     the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // NV).to(tl.int64), part * segment
     head = pair * n + first
@@ -73,7 +75,7 @@ def scan(
         seen = real
         if lengths is not None:
             seen = t < keys - start
-        queries = tl.load(q + q_tile, mask=real[:, None] & in_head[None, :], other=0.0)
+        queries = tl.load(q + q_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
         phi_q = feature_map(queries)  # [BT, BD]
         before = row_sum(phi_q * z[None, :], 1) + eps  # [BT], the normaliser of the chunks before
         phi_q = operand(phi_q, DOT)
@@ -82,9 +84,11 @@ def scan(
             num = product(phi_q, operand(P, DOT), num, DOT) * carry[:, None]
         num = product(phi_q, operand(S, DOT), num, DOT)
 
-        kT = tl.load(k + k_tile, mask=in_head[:, None] & seen[None, :], other=0.0)
-        # phi(0) = 1, so padding has to be cut out after the map.
-        phi_k = tl.where(in_head[:, None] & seen[None, :], feature_map(kT), 0.0)  # [BD, BT]
+        kT = tl.load(k + k_tile, mask=both(seen[None, :], in_head[:, None], ALL_D), other=0.0)
+        phi_k = feature_map(kT)  # [BD, BT]
+        # phi(0) = 1, so padding has to be cut out after the map; but no real query sees a row past the end.
+        if not ALL_D or lengths is not None:
+            phi_k = tl.where(both(seen[None, :], in_head[:, None], ALL_D), phi_k, 0.0)
         z += row_sum(phi_k, 1)
         phi_k = operand(phi_k, DOT)
         scores = product(phi_q, phi_k, tl.full([BT, BT], 0.0, tl.float32), DOT)
@@ -93,13 +97,13 @@ def scan(
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)
-        share = 1.0 / total
+        share = gain / total
         if MOMENTUM:
             scores *= u_lag
-        values = tl.load(v + v_tile, mask=seen[:, None] & in_value[None, :], other=0.0)
+        values = tl.load(v + v_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
         num = product(operand(scores, DOT), operand(values, DOT), num, DOT)
-        out = (num * share[:, None] * gain).to(o.dtype.element_ty)
-        tl.store(o + v_tile, out, mask=real[:, None] & in_value[None, :])
+        out = (num * share[:, None]).to(o.dtype.element_ty)
+        tl.store(o + v_tile, out, mask=both(real[:, None], in_value[None, :], ALL_V))
 
         if MOMENTUM:
             S = product(phi_k, operand(values * u_end[:, None], DOT), S + chunk_carry * P, DOT)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import real_keys, row_sum
+from .maps import both, real_keys, row_sum
 from .plan import Plan
 from .tiles import softmax_gradient_tiles
 
@@ -36,6 +36,8 @@ def softmax_query_gradients(
     float32 registers.
     Traffic: q, o, do and dq once, k and v once a block of queries, most of it from the L2.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     blocks = (n + BM - 1) // BM
     pid = tl.program_id(0)
     pair = (pid // blocks).to(tl.int64)
@@ -51,9 +53,15 @@ def softmax_query_gradients(
     in_head, in_value, real = d < D, e < DV, i < n
     at, at_value = (head + first) * D, (head + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
-    queries = tl.load(q + at + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)  # [BM, BD]
-    outputs = tl.load(o + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BM, BV]
-    pull = tl.load(do + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BM, BV]
+    queries = tl.load(
+        q + at + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0
+    )  # [BM, BD]
+    outputs = tl.load(
+        o + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
+    )  # [BM, BV]
+    pull = tl.load(
+        do + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
+    )  # [BM, BV]
     own = row_sum(outputs.to(tl.float32) * pull.to(tl.float32), 1)  # [BM]
     tl.store(delta + head + i, own, mask=real)
     logs = tl.load(lse + head + i, mask=real, other=0.0)
@@ -63,15 +71,19 @@ def softmax_query_gradients(
     stop = tl.minimum(first + BM, count) if CAUSAL else count
     for j in range(0, stop, BN):
         here = (j + t) < count
-        kT = tl.load(k + t[None, :] * D + d[:, None], mask=in_head[:, None] & here[None, :], other=0.0)
-        vT = tl.load(v + t[None, :] * DV + e[:, None], mask=in_value[:, None] & here[None, :], other=0.0)
+        kT = tl.load(
+            k + t[None, :] * D + d[:, None], mask=both(here[None, :], in_head[:, None], ALL_D), other=0.0
+        )
+        vT = tl.load(
+            v + t[None, :] * DV + e[:, None], mask=both(here[None, :], in_value[:, None], ALL_V), other=0.0
+        )
         p = _weights(queries, kT, logs, i, j + t, n, count, factor, CAUSAL, DOT)  # [BM, BN]
         ds = p * (tl.dot(pull, vT, input_precision=DOT) - own[:, None])
         grad = tl.dot(ds.to(kT.dtype), tl.trans(kT), acc=grad, input_precision=DOT)
         k += BN * D
         v += BN * DV
     out = (grad * scale).to(dq.dtype.element_ty)
-    tl.store(dq + at + d_tile, out, mask=real[:, None] & in_head[None, :])
+    tl.store(dq + at + d_tile, out, mask=both(real[:, None], in_head[None, :], ALL_D))
 
 
 @triton.jit(do_not_specialize=["n", "m", "heads"])
@@ -86,6 +98,8 @@ def softmax_key_value_gradients(
     of its own; dk [BN, BD] and dv [BN, BV] stay in float32 registers.
     Traffic: k, v, dk and dv once, q and do once a block of keys, most of it from the L2.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     blocks = (m + BN - 1) // BN
     pid = tl.program_id(0)
     pair = (pid // blocks).to(tl.int64)
@@ -98,8 +112,10 @@ def softmax_key_value_gradients(
     in_head, in_value, real = d < D, e < DV, j < m
     at, at_value = (pair * m + first) * D, (pair * m + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
-    keys = tl.load(k + at + d_tile, mask=real[:, None] & in_head[None, :], other=0.0)  # [BN, BD]
-    values = tl.load(v + at_value + e_tile, mask=real[:, None] & in_value[None, :], other=0.0)  # [BN, BV]
+    keys = tl.load(k + at + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)  # [BN, BD]
+    values = tl.load(
+        v + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
+    )  # [BN, BV]
     start = first // BM * BM if CAUSAL else 0
     q += (head + start) * D
     do += (head + start) * DV
@@ -119,8 +135,12 @@ def softmax_key_value_gradients(
         q += BM * D
         do += BM * DV
     out = (grad_k * scale).to(dk.dtype.element_ty)
-    tl.store(dk + at + d_tile, out, mask=real[:, None] & in_head[None, :])
-    tl.store(dv + at_value + e_tile, grad_v.to(dv.dtype.element_ty), mask=real[:, None] & in_value[None, :])
+    tl.store(dk + at + d_tile, out, mask=both(real[:, None], in_head[None, :], ALL_D))
+    tl.store(
+        dv + at_value + e_tile,
+        grad_v.to(dv.dtype.element_ty),
+        mask=both(real[:, None], in_value[None, :], ALL_V),
+    )
 
 
 def gradients(

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import feature_map, operand, product, real_keys, row_sum
+from .maps import both, feature_map, operand, product, real_keys, row_sum
 from .plan import Cut, Plan
 from .tiles import Tiles
 
@@ -36,6 +36,8 @@ def states(
     Traffic: x and y once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the states,
     4 BD BV bytes each, once.
     """
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1) + skip
     pair, first = (pid // NV).to(tl.int64), part * segment
     head = pair * n + first
@@ -56,10 +58,13 @@ def states(
     z = tl.full([BD], 0.0, tl.float32)
     for start in range(0, length, BT):
         real = t < length - start
-        xT = tl.load(x + x_tile, mask=(d < D)[:, None] & real[None, :], other=0.0)
-        values = tl.load(y + y_tile, mask=real[:, None] & (e < DV)[None, :], other=0.0)
-        # phi(0) = 1, so padding has to be cut out after the map.
-        phi = tl.where((d < D)[:, None] & real[None, :], feature_map(xT), 0.0)  # [BD, BT]
+        xT = tl.load(x + x_tile, mask=both(real[None, :], (d < D)[:, None], ALL_D), other=0.0)
+        values = tl.load(y + y_tile, mask=both(real[:, None], (e < DV)[None, :], ALL_V), other=0.0)
+        phi = feature_map(xT)  # [BD, BT]
+        # phi(0) = 1, so padding has to be cut out after the map. Back in time y and delta are 0 there, and a
+        # segment that another follows is full.
+        if not ALL_D or TO_END or lengths is not None:
+            phi = tl.where(both(real[None, :], (d < D)[:, None], ALL_D), phi, 0.0)
         if GRADIENT:
             values = values * (gain / tl.load(den + start + t, mask=real, other=1.0))[:, None]
             z += row_sum(phi * tl.load(delta + start + t, mask=real, other=0.0)[None, :], 1)
