@@ -46,16 +46,15 @@ def scan(
     q += head * D
     q_tile = t[:, None] * D + d[None, :]  # [BT, BD]
     k += head * D
-    k_tile = t[None, :] * D + d[:, None]  # [BD, BT]
     v += head * DV
     o += head * DV
     v_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
-    S = tl.full([BD, BV], 0.0, tl.float32)
-    P = tl.full([BD, BV], 0.0, tl.float32)
+    S = tl.full([BV, BD], 0.0, tl.float32)
+    P = tl.full([BV, BD], 0.0, tl.float32)
     z = tl.full([BD], 0.0, tl.float32)
     if SEGMENTED:
         slot = pair * segments + part
-        tile = slot * (BD * NV * BV) + d[:, None] * (NV * BV) + e[None, :]  # [BD, BV]
+        tile = slot * (BD * NV * BV) + d[None, :] * (NV * BV) + e[:, None]  # [BV, BD]
         S = tl.load(s_in + tile)
         if MOMENTUM:
             P = tl.load(p_in + tile)
@@ -69,31 +68,30 @@ def scan(
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
     length = tl.minimum(segment, n - first)
-    keys = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
+    held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
         real = t < length - start
         seen = real
         if lengths is not None:
-            seen = t < keys - start
+            seen = t < held - start
         queries = tl.load(q + q_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
-        phi_q = feature_map(queries)  # [BT, BD]
-        before = row_sum(phi_q * z[None, :], 1) + eps  # [BT], the normaliser of the chunks before
-        phi_q = operand(phi_q, DOT)
+        phi_q = operand(feature_map(queries), DOT)  # [BT, BD]
+        before = product(phi_q, operand(tl.broadcast_to(z[:, None], [BD, 16]), DOT), tl.full([BT, 16], 0.0, tl.float32), DOT)
         num = tl.full([BT, BV], 0.0, tl.float32)
         if MOMENTUM:
-            num = product(phi_q, operand(P, DOT), num, DOT) * carry[:, None]
-        num = product(phi_q, operand(S, DOT), num, DOT)
+            num = product(phi_q, tl.trans(operand(P, DOT)), num, DOT) * carry[:, None]
+        num = product(phi_q, tl.trans(operand(S, DOT)), num, DOT)
 
-        kT = tl.load(k + k_tile, mask=both(seen[None, :], in_head[:, None], ALL_D), other=0.0)
-        phi_k = feature_map(kT)  # [BD, BT]
+        keys = tl.load(k + q_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
+        phi_k = feature_map(keys)  # [BT, BD]
         # phi(0) = 1, so padding has to be cut out after the map; but no real query sees a row past the end.
         if not ALL_D or lengths is not None:
-            phi_k = tl.where(both(seen[None, :], in_head[:, None], ALL_D), phi_k, 0.0)
-        z += row_sum(phi_k, 1)
+            phi_k = tl.where(both(seen[:, None], in_head[None, :], ALL_D), phi_k, 0.0)
+        z += row_sum(phi_k, 0)
         phi_k = operand(phi_k, DOT)
-        scores = product(phi_q, phi_k, tl.full([BT, BT], 0.0, tl.float32), DOT)
+        scores = product(phi_q, tl.trans(phi_k), tl.full([BT, BT], 0.0, tl.float32), DOT)
         scores = tl.where(lag >= 0, scores, 0.0)
-        total = before + row_sum(scores, 1)  # [BT]
+        total = row_sum(scores, 1) + row_sum(before, 1) * 0.0625 + eps  # [BT]
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)
@@ -106,10 +104,10 @@ def scan(
         tl.store(o + v_tile, out, mask=both(real[:, None], in_value[None, :], ALL_V))
 
         if MOMENTUM:
-            S = product(phi_k, operand(values * u_end[:, None], DOT), S + chunk_carry * P, DOT)
-            P = product(phi_k, operand(values * b_end[:, None], DOT), chunk_keep * P, DOT)
+            S = product(tl.trans(operand(values * u_end[:, None], DOT)), phi_k, S + chunk_carry * P, DOT)
+            P = product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, chunk_keep * P, DOT)
         else:
-            S = product(phi_k, operand(values, DOT), S, DOT)
+            S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
         q += BT * D
         k += BT * D
         v += BT * DV
