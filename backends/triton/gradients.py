@@ -151,9 +151,10 @@ def key_value_gradients(
     R terms get the key's own weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys
     past that get zeros.
 
-    Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q [BD, BV],
-    y [BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of all columns would not fit, dk
-    and dv have a launch each: dk in blocks of BD columns with all of v, dv in blocks of BV with all of k.
+    Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q, transposed,
+    [BV, BD], y [BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of all columns would not
+    fit, dk and dv have a launch each: dk in blocks of BD columns with all of v, dv in blocks of BV with all
+    of k.
     Traffic: q, k, v and do once a block, what is asked of dk and dv once; den and delta, 8 n bytes a block.
     """
     ALL_D: tl.constexpr = D % BD == 0
@@ -181,13 +182,13 @@ def key_value_gradients(
     e_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
     den += head
     delta += head
-    R = tl.full([BD, BV], 0.0, tl.float32)
-    Q = tl.full([BD, BV], 0.0, tl.float32)
+    R = tl.full([BV, BD], 0.0, tl.float32)
+    Q = tl.full([BV, BD], 0.0, tl.float32)
     y = tl.full([BD], 0.0, tl.float32)
     if SEGMENTED:
         slot = pair * slots + (part if CAUSAL else 0)
-        tile = slot * (LD * LV) + d[:, None] * LV + e[None, :]
-        held = in_head[:, None] & in_value[None, :]
+        tile = slot * (LD * LV) + d[None, :] * LV + e[:, None]
+        held = in_head[None, :] & in_value[:, None]
         R = tl.load(s_in + tile, mask=held, other=0.0)
         if MOMENTUM and CAUSAL:
             Q = tl.load(p_in + tile, mask=held, other=0.0)
@@ -210,13 +211,13 @@ def key_value_gradients(
         grad_v = tl.full([BT, BV], 0.0, tl.float32)
         if MOMENTUM and CAUSAL:
             if KEYS:
-                grad_k = product(values, tl.trans(operand(Q, DOT)), grad_k, DOT) * carry[:, None]
+                grad_k = product(values, operand(Q, DOT), grad_k, DOT) * carry[:, None]
             if VALUES:
-                grad_v = product(phi_k, operand(Q, DOT), grad_v, DOT) * carry[:, None]
+                grad_v = product(phi_k, tl.trans(operand(Q, DOT)), grad_v, DOT) * carry[:, None]
         if KEYS:
-            grad_k = product(values, tl.trans(operand(R, DOT)), grad_k, DOT)
+            grad_k = product(values, operand(R, DOT), grad_k, DOT)
         if VALUES:
-            grad_v = product(phi_k, operand(R, DOT), grad_v, DOT)
+            grad_v = product(phi_k, tl.trans(operand(R, DOT)), grad_v, DOT)
         if MOMENTUM and not CAUSAL:
             ahead = tl.minimum(tl.maximum(left - 1 - start - t, 0), last)  # [BT]
             weight = tl.load(u + ahead)[:, None]
@@ -249,12 +250,13 @@ def key_value_gradients(
                     scores = tl.where(lag >= 0, scores, 0.0)
                 grad_v = product(operand(scores, DOT), g, grad_v, DOT)
             y += fresh
-            phi_q = tl.trans(phi_q)
             if MOMENTUM:
-                R = product(phi_q, operand(scaled * u_start[:, None], DOT), R + chunk_carry * Q, DOT)
-                Q = product(phi_q, operand(scaled * b_start[:, None], DOT), chunk_keep * Q, DOT)
+                weighted = tl.trans(operand(scaled * u_start[:, None], DOT))  # [BV, BT]
+                R = product(weighted, phi_q, R + chunk_carry * Q, DOT)
+                weighted = tl.trans(operand(scaled * b_start[:, None], DOT))
+                Q = product(weighted, phi_q, chunk_keep * Q, DOT)
             else:
-                R = product(phi_q, g, R, DOT)
+                R = product(tl.trans(g), phi_q, R, DOT)
         if lengths is not None:
             seen = (t < left - start)[:, None]
             grad_k = tl.where(seen, grad_k, 0.0)

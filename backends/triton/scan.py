@@ -76,7 +76,12 @@ def scan(
             seen = t < held - start
         queries = tl.load(q + q_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
         phi_q = operand(feature_map(queries), DOT)  # [BT, BD]
-        before = product(phi_q, operand(tl.broadcast_to(z[:, None], [BD, 16]), DOT), tl.full([BT, 16], 0.0, tl.float32), DOT)
+        before = product(
+            phi_q,
+            operand(tl.broadcast_to(z[:, None], [BD, 16]), DOT),
+            tl.full([BT, 16], 0.0, tl.float32),
+            DOT,
+        )
         num = tl.full([BT, BV], 0.0, tl.float32)
         if MOMENTUM:
             num = product(phi_q, tl.trans(operand(P, DOT)), num, DOT) * carry[:, None]
