@@ -27,7 +27,7 @@ from .launch import enter, options
 from .plan import make_plan
 from .tiles import Tiles
 
-__all__ = ["HOPPER", "Resources", "main", "resources"]
+__all__ = ["HOPPER", "Resources", "compiled", "main", "resources"]
 
 HOPPER = 90
 TYPES = {torch.int32: "*i32", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
@@ -47,12 +47,19 @@ class Resources:
     tensor_core_instructions: int
     """``wgmma`` and ``mma`` in the PTX."""
     warps: int
+    rows: int
+    """Positions that one turn of its loop takes; 0 where it has no tiles."""
 
 
 def resources(case: Case, capability: int = HOPPER) -> list[Resources]:
     """Every kernel that a call of the case launches, compiled for an NVIDIA card of that capability."""
+    return [kernel for kernel, _ in compiled(case, capability)]
+
+
+def compiled(case: Case, capability: int = HOPPER) -> list[tuple[Resources, bytes]]:
+    """The same, each with its cubin."""
     enter("cuda")
-    found: list[Resources] = []
+    found: list[tuple[Resources, bytes]] = []
 
     def compile_(
         kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
@@ -65,7 +72,7 @@ def resources(case: Case, capability: int = HOPPER) -> list[Resources]:
 
 def _compile(
     kernel: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles, capability: int
-) -> Resources:
+) -> tuple[Resources, bytes]:
     signature: dict[str, str] = {}
     values = dict(constants)
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -79,16 +86,18 @@ def _compile(
             signature[name] = "i32" if isinstance(arg, int) else "fp32"
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(kernel, signature, values, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options(tiles))
-    usage = _usage(compiled.asm["cubin"])
-    return Resources(
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options(tiles))
+    usage = _usage(made.asm["cubin"])
+    used = Resources(
         kernel=kernel.__name__,
         registers=usage["REG"],
         stack_bytes=usage["STACK"],
-        shared_bytes=compiled.metadata.shared,
-        tensor_core_instructions=len(re.findall(r"\bw?g?mma\S*\.sync", compiled.asm["ptx"])),
+        shared_bytes=made.metadata.shared,
+        tensor_core_instructions=len(re.findall(r"\bw?g?mma\S*\.sync", made.asm["ptx"])),
         warps=tiles.warps,
+        rows=tiles.rows,
     )
+    return used, made.asm["cubin"]
 
 
 def _usage(cubin: bytes) -> dict[str, int]:

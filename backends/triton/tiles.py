@@ -83,10 +83,8 @@ def linear_tiles(case: Case) -> Tiles:
         chunk, block, warps = (16, 32, 2) if wide else (32, 32, 2)
     elif case.dtype == "float16":
         chunk, block, warps = (32, 32, 8) if wide else (32, 64, 8)
-    elif momentum:
-        chunk, block, warps = (32, 64, 8) if wide else (64, 64, 8)
     else:
-        chunk, block, warps = (64, 64, 8) if wide else (64, 64, 4)
+        chunk, block, warps = (64, 64, 8) if momentum and wide else (64, 64, 4)
     block = min(block, value_dim)
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
@@ -101,7 +99,7 @@ def query_tiles(case: Case) -> Tiles:
     block = min(block, head_dim)
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
-        head_blocks=-(-case.head_dim // block), warps=warps, stages=2,
+        head_blocks=-(-case.head_dim // block), warps=warps, stages=1,
     )  # fmt: skip
 
 
@@ -111,22 +109,21 @@ def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
     rows, keys_block, warps = _gradient_block(case, value_dim)
     other_rows, values_block, other_warps = _gradient_block(case, head_dim)
     if keys_block >= head_dim or values_block >= value_dim:
-        # With momentum, whose states are two, chunks of 64 spill.
-        both = min(rows, other_rows, 32 if case.spec.kind == "momentum" else 64)
+        both = min(rows, other_rows)
         return (
             Tiles(
                 rows=both, keys=both, head_dim=head_dim, value_dim=value_dim, value_blocks=1,
-                warps=max(warps, other_warps), stages=2,
+                warps=max(warps, other_warps), stages=1,
             ),
         )  # fmt: skip
     return (
         Tiles(
             rows=rows, keys=rows, head_dim=keys_block, value_dim=value_dim, value_blocks=1,
-            head_blocks=-(-case.head_dim // keys_block), warps=warps, stages=2,
+            head_blocks=-(-case.head_dim // keys_block), warps=warps, stages=1,
         ),
         Tiles(
             rows=other_rows, keys=other_rows, head_dim=head_dim, value_dim=values_block,
-            value_blocks=-(-case.value_dim // values_block), warps=other_warps, stages=2,
+            value_blocks=-(-case.value_dim // values_block), warps=other_warps, stages=1,
         ),
     )  # fmt: skip
 
@@ -140,7 +137,7 @@ def _gradient_block(case: Case, whole: int) -> tuple[int, int, int]:
         return (16, 32, 2) if wide else (32, 32, 2)
     if case.dtype == "float16":
         return (32, 32, 8) if wide else (32, 64, 8)
-    return (32, 64, 8) if wide else (64, 64, 8)
+    return 64, 64, 8 if wide and case.spec.kind == "momentum" else 4
 
 
 def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:

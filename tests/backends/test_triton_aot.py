@@ -22,8 +22,10 @@ KERNELS = {
     *("softmax", "softmax_query_gradients", "softmax_key_value_gradients"),
     *("states", "combine", "scan", "apply", "query_gradients", "key_value_gradients"),
 }
-SPILLED_AT_MOST = 256
-"""Bytes a thread. A few addresses spill in the largest kernels; a tile that does not fit is thousands."""
+SPILLED_AT_MOST = 1024
+"""Bytes a thread. Momentum holds two float32 states, and its largest kernels spill a part of one: by count of
+instructions that is cheaper than chunks of half the length, which do not (docs/triton-notebook.md). A tile
+that does not fit is thousands."""
 SHARED_AT_MOST = 232448
 """Bytes a program can have on a Hopper SM."""
 
