@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +43,48 @@ def the_case(shape: str, kind: str, mode: str) -> Case:
     return Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)  # type: ignore[arg-type]
 
 
-def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int]]:
-    """Tiles and segments."""
+def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int, tuple[Any, ...] | None]]:
+    """Tiles, segments and the backward's tiles."""
     tiles = import_part("backends.triton.tiles").Tiles
     lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
     for rows, block, warps, stages, segments in itertools.product(*lists):
         if block <= case.value_dim:
-            yield (
-                tiles(
-                    rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
-                    value_blocks=case.value_dim // block, warps=warps, stages=stages,
-                ),
-                segments,
+            forward = tiles(
+                rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
+                value_blocks=case.value_dim // block, warps=warps, stages=stages,
             )  # fmt: skip
+            for backward in backward_choices(case, options):
+                yield forward, segments, backward
+
+
+def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, ...] | None]:
+    """Tiles of dq, dk and dv, by the same rows, warps and stages for all; None are the plan's own."""
+    yield None
+    if case.mode == "forward" or not options.backward:
+        return
+    tiles = import_part("backends.triton.tiles")
+    own = (tiles.query_tiles(case), *tiles.key_value_tiles(case))
+    for choice in options.backward.split(";"):
+        rows, warps, stages = (int(x) for x in choice.split(","))
+        yield tuple(replace(t, rows=rows, keys=rows, warps=warps, stages=stages) for t in own)
 
 
 AXES = {"rows": "32,64,128", "block": "32,64", "warps": "4,8", "stages": "1,2,3", "segments": "1,2,4"}
 
 
-def plan_of(case: Case, tiles: Any, segments: int) -> Any:
+def plan_of(case: Case, tiles: Any, segments: int, backward: tuple[Any, ...] | None) -> Any:
     """The plan of one choice, for this card."""
     import torch
 
     processors = torch.cuda.get_device_properties(0).multi_processor_count
     make_plan = import_part("backends.triton.plan").make_plan
-    return make_plan(case, "cuda", processors, tiles=tiles, segments=segments)
+    return make_plan(case, "cuda", processors, tiles=tiles, segments=segments, gradient_tiles=backward)
+
+
+def after(row: dict[str, Any]) -> str:
+    """The backward's tiles of a row, where they were chosen."""
+    tiles = row.get("backward", [])[:1]
+    return "".join(f" backward {t['rows']},{t['warps']},{t['stages']}" for t in tiles)
 
 
 def compile_part(options: argparse.Namespace) -> None:
@@ -76,9 +93,9 @@ def compile_part(options: argparse.Namespace) -> None:
     launch = import_part("backends.triton.launch")
     launch.enter("cuda")
     part, parts = (int(x) for x in options.part.split("/"))
-    for index, (tiles, segments) in enumerate(choices(case, options)):
+    for index, (tiles, segments, backward) in enumerate(choices(case, options)):
         if index % parts == part:
-            plan = plan_of(case, tiles, segments)
+            plan = plan_of(case, tiles, segments, backward)
             try:
                 import_part("backends.triton").compile_all(case, plan, launch.compile_only)
             except Exception as error:  # noqa: BLE001  (it is reported where it is run)
@@ -102,6 +119,9 @@ def main() -> None:
     parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", default=values)
+    parser.add_argument(
+        "--backward", help="rows,warps,stages of the backward's kernels; several with ; between them"
+    )
     parser.add_argument("--part", help="compile one part of all and end: 0/16")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -132,9 +152,11 @@ def main() -> None:
         floor *= 3
     print(f"{case.id}: floor {floor:.4f} ms")
     found = []
-    for tiles, segments in choices(case, options):
-        plan = plan_of(case, tiles, segments)
+    for tiles, segments, backward in choices(case, options):
+        plan = plan_of(case, tiles, segments, backward)
         row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.queries.segments}
+        if backward:
+            row["backward"] = [asdict(t) for t in backward]
         try:
             if case.mode == "forward":
                 function = functools.partial(package.output, attention, plan)
@@ -157,8 +179,9 @@ def main() -> None:
     for row in found[:15] + [row for row in found if not row.get("right", True)]:
         t = row["tiles"]
         print(
-            f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms rows {t['rows']} block "
-            f"{t['value_dim']} warps {t['warps']} stages {t['stages']} segments {row['segments']} "
+            f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms{after(row)} "
+            f"rows {t['rows']} block {t['value_dim']} warps {t['warps']} stages {t['stages']} "
+            f"segments {row['segments']} "
             f"{'' if row.get('right') else row.get('error', 'WRONG')}"
         )
     if options.json:

@@ -20,7 +20,7 @@ from .launch import Launch
 from .maps import both, feature_map, operand, product, real_keys, row_sum, slope
 from .plan import Cut, Plan
 from .states import States, gradient_states
-from .tiles import Tiles, key_value_tiles, query_tiles
+from .tiles import Tiles
 
 __all__ = ["gradients"]
 
@@ -314,11 +314,12 @@ def gradients(
         )
 
     queries, keys = plan.queries, plan.keys
+    dq_tiles, *dk_dv_tiles = plan.gradient_tiles
     run(
-        query_gradients, (q, k, v, o, do, dq), States(s, p, z), keys.segments, queries, query_tiles(case)
+        query_gradients, (q, k, v, o, do, dq), States(s, p, z), keys.segments, queries, dq_tiles
     )  # fmt: skip
     after = gradient_states(plan, launch, q, do, den, delta)
-    for tiles in key_value_tiles(case):
+    for tiles in dk_dv_tiles:
         run(
             key_value_gradients, (q, k, v, do, dk, dv), after, queries.segments, keys, tiles,
             KEYS=tiles.value_blocks == 1, VALUES=tiles.head_blocks == 1,

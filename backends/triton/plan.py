@@ -11,7 +11,7 @@ import torch
 from mtbench.spec import Case
 
 from .tables import Decay, decay, weights
-from .tiles import Tiles, linear_tiles, softmax_tiles
+from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_tiles
 
 __all__ = ["Cut", "Plan", "make_plan"]
 
@@ -47,6 +47,9 @@ class Plan:
 
     case: Case
     tiles: Tiles
+    """Those of the forward."""
+    gradient_tiles: tuple[Tiles, ...] = ()
+    """Those of the kernel of dq, then of each launch of the one of dk and dv; softmax has its own."""
     queries: Cut
     keys: Cut
     """Causal: cut as the queries are. Softmax has no use for either."""
@@ -125,6 +128,7 @@ def make_plan(
     processors: int = CARD,
     *,
     tiles: Tiles | None = None,
+    gradient_tiles: tuple[Tiles, ...] | None = None,
     segments: int | None = None,
 ) -> Plan:
     """The plan of a case.
@@ -134,6 +138,7 @@ def make_plan(
         device: where the weights go, in torch's words.
         processors: the card's multiprocessors.
         tiles: those of the forward's kernels, where others than the ones chosen for it are tried.
+        gradient_tiles: the same of the backward's.
         segments: the same of how many parts the sequence has at most.
     """
     lengths = None
@@ -156,6 +161,7 @@ def make_plan(
     return Plan(
         case=case,
         tiles=tiles,
+        gradient_tiles=gradient_tiles or (query_tiles(case), *key_value_tiles(case)),
         queries=cuts[0],
         keys=cuts[1],
         lengths=lengths,

@@ -16,7 +16,7 @@ __all__ = [
     "softmax_tiles",
 ]
 
-MAX_DIM = 128
+MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 
 
@@ -37,6 +37,11 @@ class Tiles:
     """The same of head_dim."""
 
 
+def _width(*dims: int) -> int:
+    """0, 1 or 2: the widest of the dims has up to 64 columns, 128 or 256."""
+    return sum(max(dims) > limit for limit in (64, 128))
+
+
 def _padded(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
@@ -54,13 +59,13 @@ def _ragged(case: Case) -> bool:
 def softmax_tiles(case: Case) -> Tiles:
     """Those of the flash kernel."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
-    wide = max(head_dim, value_dim) > 64
+    width = _width(head_dim, value_dim)
     if case.dtype == "float32":
-        rows, keys, warps, stages = (64, 16, 8, 1) if wide else (64, 32, 8, 2)
+        rows, keys, warps, stages = ((64, 32, 8, 2), (64, 16, 8, 1), (16, 16, 8, 1))[width]
     elif _ragged(case):
-        rows, keys, warps, stages = (32, 32, 2, 2)
+        rows, keys, warps, stages = ((32, 32, 2, 2), (32, 32, 2, 2), (16, 16, 2, 1))[width]
     else:
-        rows, keys, warps, stages = (128, 64, 8, 3) if wide else (128, 64, 4, 3)
+        rows, keys, warps, stages = ((128, 64, 4, 3), (128, 64, 8, 3), (64, 64, 8, 2))[width]
     return Tiles(
         rows=rows, keys=keys, head_dim=head_dim, value_dim=value_dim,
         value_blocks=1, warps=warps, stages=stages,
@@ -75,16 +80,7 @@ def linear_tiles(case: Case) -> Tiles:
     along the whole summed dimension: so its chunks are short.
     """
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
-    wide = head_dim > 64
-    momentum = case.spec.kind == "momentum"
-    if case.dtype == "float32":
-        chunk, block, warps = (16, 16, 8) if wide else (32, 32, 8)
-    elif _ragged(case):
-        chunk, block, warps = (16, 32, 2) if wide else (32, 32, 2)
-    elif case.dtype == "float16":
-        chunk, block, warps = (32, 32, 8) if wide else (32, 64, 8)
-    else:
-        chunk, block, warps = (64, 64, 8) if momentum and wide else (64, 64, 4)
+    chunk, block, warps = _state(case, head_dim)
     block = min(block, value_dim)
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
@@ -95,7 +91,7 @@ def linear_tiles(case: Case) -> Tiles:
 def query_tiles(case: Case) -> Tiles:
     """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
-    rows, block, warps = _gradient_block(case, value_dim)
+    rows, block, warps = _state(case, value_dim)
     block = min(block, head_dim)
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
@@ -104,11 +100,13 @@ def query_tiles(case: Case) -> Tiles:
 
 
 def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
-    """Those of the kernel of dk and dv: one launch where a program holds the whole state, else one each."""
+    """Those of the kernel of dk and dv: one launch where a program holds all of both, else one each."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
-    rows, keys_block, warps = _gradient_block(case, value_dim)
-    other_rows, values_block, other_warps = _gradient_block(case, head_dim)
-    if keys_block >= head_dim or values_block >= value_dim:
+    rows, keys_block, warps = _state(case, value_dim)
+    other_rows, values_block, other_warps = _state(case, head_dim)
+    keys_block, values_block = min(keys_block, head_dim), min(values_block, value_dim)
+    fits = keys_block == head_dim or values_block == value_dim
+    if fits and _width(head_dim, value_dim) < 2:
         both = min(rows, other_rows)
         return (
             Tiles(
@@ -128,29 +126,36 @@ def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
     )  # fmt: skip
 
 
-def _gradient_block(case: Case, whole: int) -> tuple[int, int, int]:
-    """Rows, columns of the dim that is split, and warps, where the other dim has so many columns."""
-    wide = whole > 64
+def _state(case: Case, whole: int) -> tuple[int, int, int]:
+    """Rows of a chunk, columns of the dim that programs share, and warps, where the states of a program have
+    all columns of the other dim.
+
+    In bfloat16 64 rows, as many as a warp group multiplies at once: Triton would have the warps of shorter
+    chunks each make the same operand. By the same count (docs/triton-notebook.md) four warps are better than
+    eight, until the states spill too much of themselves.
+    """
+    width = _width(whole)
     if case.dtype == "float32":
-        return (16, 16, 8) if wide else (32, 32, 8)
+        return ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
     if _ragged(case):
-        return (16, 32, 2) if wide else (32, 32, 2)
+        return ((32, 32, 2), (16, 32, 2), (16, 16, 2))[width]
     if case.dtype == "float16":
-        return (32, 32, 8) if wide else (32, 64, 8)
-    return 64, 64, 8 if wide and case.spec.kind == "momentum" else 4
+        return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
+    two_states = case.spec.kind == "momentum"
+    return 64, 64, (4, 8 if two_states else 4, 8)[width]
 
 
 def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
     """Those of the kernel of dq, or of dk and dv (`by_keys`), which hold twice as much."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
-    wide = max(head_dim, value_dim) > 64
+    width = _width(head_dim, value_dim)
     stages = 1 if case.dtype == "float32" else 2  # on the ordinary cores two stages spill
     if case.dtype == "float32":
-        own, others, warps = (16, 16, 8) if wide else (32, 32, 8)
+        own, others, warps = ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
     elif _ragged(case):
-        own, others, warps = (16, 16, 2) if wide else (32, 32, 2)
+        own, others, warps = ((32, 32, 2), (16, 16, 2), (16, 16, 4))[width]
     else:
-        own, others, warps = (64, 64, 8) if wide else (64, 64, 4)
+        own, others, warps = ((64, 64, 4), (64, 64, 8), (64, 32, 8))[width]
     return Tiles(
         rows=others if by_keys else own, keys=own if by_keys else others, head_dim=head_dim,
         value_dim=value_dim, value_blocks=1, warps=warps, stages=stages,

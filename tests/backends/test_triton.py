@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 4e-3}
 HALVES = pytest.mark.parametrize("dtype", ["float32", "float16"])
 SIZES = [
     (1, 5, 3), (2, 16, 16), (17, 40, 72), (63, 128, 33), (64, 64, 64), (65, 5, 3), (97, 16, 16),
-    (130, 40, 72), (33, 3, 128),
+    (130, 40, 72), (33, 3, 128), (70, 200, 136),
 ]  # fmt: skip
 """(seq_len, head_dim, value_dim)."""
 LINEAR = [
@@ -93,7 +93,8 @@ def test_any_size(kind: Any, causal: bool, n: int, head_dim: int, value_dim: int
 
 @HALVES
 @pytest.mark.parametrize(
-    ("n", "head_dim", "value_dim"), [(1, 5, 3), (17, 40, 72), (64, 64, 64), (65, 72, 128), (131, 3, 33)]
+    ("n", "head_dim", "value_dim"),
+    [(1, 5, 3), (17, 40, 72), (64, 64, 64), (65, 72, 128), (131, 3, 33), (40, 130, 256), (40, 24, 129)],
 )
 @pytest.mark.parametrize(("kind", "causal"), ALL)
 def test_gradients_at_any_size(

@@ -75,6 +75,10 @@ def test_the_kernels_fit_a_hopper_card(dtype: str) -> None:
         assert (row["tensor_core_instructions"] > 0) == tensor_cores, row
 
 
-def test_small_and_unequal_dims_compile() -> None:
-    for dtype, dims in (("bfloat16", (5, 3)), ("float16", (1, 128)), ("float32", (100, 7))):
-        assert len(compiled(dtype, [dims], [("softmax", True), ("momentum", True)])) == 4
+def test_small_unequal_and_large_dims_compile() -> None:
+    for dtype, dims in (
+        ("bfloat16", (5, 3)), ("float16", (1, 128)), ("float32", (100, 7)), ("bfloat16", (256, 256)),
+    ):  # fmt: skip
+        found = compiled(dtype, [dims], [("softmax", True), ("momentum", True)])
+        assert len(found) == 4
+        assert max(row["shared_bytes"] for row in found) <= SHARED_AT_MOST

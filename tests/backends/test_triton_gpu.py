@@ -27,6 +27,7 @@ SIZES = [
     # batch, heads, seq_len, head_dim, value_dim
     (1, 1, 1, 1, 1), (2, 3, 2, 5, 3), (1, 2, 17, 5, 3), (1, 2, 63, 40, 72), (2, 2, 130, 40, 72),
     (1, 2, 65, 128, 33), (1, 3, 1000, 64, 64), (8, 16, 257, 64, 64), (1, 2, 1023, 128, 128),
+    (1, 2, 300, 256, 256), (1, 2, 300, 200, 40), (1, 2, 300, 9, 130),
 ]  # fmt: skip
 LONG = [(1, 1, 5000, 64, 64), (2, 16, 9999, 64, 64), (1, 2, 70_001, 64, 64), (1, 1, 131_072, 128, 128)]
 KINDS = [
@@ -137,7 +138,7 @@ def test_gradients(kind: Any, causal: bool, dtype: Any) -> None:
     """The shapes of SIZES, one in segments, and some drawn by seed."""
     rng = np.random.default_rng(5)
     drawn = [
-        (int(rng.integers(1, 3)), 2, int(rng.integers(1, 600)), *(int(x) for x in rng.integers(1, 129, 2)))
+        (int(rng.integers(1, 3)), 2, int(rng.integers(1, 600)), *(int(x) for x in rng.integers(1, 257, 2)))
         for _ in range(6)
     ]
     for size in (*SIZES, (1, 2, 5001, 64, 64), *drawn):

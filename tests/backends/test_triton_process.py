@@ -34,17 +34,17 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_what_it_declares() -> None:
     backend = load_backend("triton")
     for case, kind in (
-        (Case(head_dim=129, value_dim=1), "notimpl"),
-        (Case(value_dim=129), "notimpl"),
+        (Case(head_dim=257, value_dim=1), "notimpl"),
+        (Case(value_dim=257), "notimpl"),
         (Case(kv_heads=2), "notimpl"),
-        (Case(lengths=(1000,)), "notimpl"),
-        (Case(spec=AttentionSpec(causal=False), kv_len=7), "notimpl"),
         (Case(dtype="bfloat16"), "notyet"),
     ):
         limit = backend.unsupported(case, "fused")
         assert limit is not None
         assert limit.kind == kind
-    assert backend.unsupported(Case(head_dim=128, value_dim=1), "fused") is None
+    assert backend.unsupported(Case(head_dim=256, value_dim=1), "fused") is None
+    assert backend.unsupported(Case(lengths=(1000,)), "fused") is None
+    assert backend.unsupported(Case(spec=AttentionSpec(causal=False), kv_len=7), "fused") is None
     assert backend.unsupported(Case(dtype="bfloat16", device="cuda"), "fused") is None
     assert backend.unsupported(Case(mode="forward_backward"), "fused") is None
     assert backend.unsupported(Case(), "chunked") is not None
