@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtbench.backend import (
-    FORWARD_ONLY,
     GROUPED_HEADS,
     LENGTHS,
     DeclaredBackend,
@@ -170,7 +169,7 @@ BACKEND = Fla(
             applies=lambda case, form: not case.spec.causal,
         ),
         Limit(
-            kind=FORWARD_ONLY.kind,
+            kind="notimpl",
             what="mode forward_backward, but for linear normalised",
             reason=(
                 "the library's running sum has no backward of its own, and it refuses the decayed scan's on "

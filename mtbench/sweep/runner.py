@@ -193,14 +193,15 @@ class SweepRunner:
         crew.timing = self._worker(row)
         hello = crew.timing.hello(START_TIMEOUT_S)
         name = f"{row.backend} on {row.case.device}"
-        known = self._header["workers"].get(name, {})
+        before = self._header["workers"].get(name, {})
         self._header["workers"][name] = hello["environment"]
         if hello["problem"]:
             crew.problem = hello["problem"]
             crew.stop()
         elif row.case.device == "cuda":
-            rate = {key: known[key] for key in ("copy_bytes_per_s",) if key in known}
-            self._header["workers"][name] |= rate or crew.timing.copy_rate(START_TIMEOUT_S)
+            # Once a run: a worker is started again for every launch, and after every fault.
+            rate = before if "copy_bytes_per_s" in before else crew.timing.copy_rate(START_TIMEOUT_S)
+            self._header["workers"][name]["copy_bytes_per_s"] = rate["copy_bytes_per_s"]
 
     def _memory_worker(self, row: PlannedRow) -> MemoryWorker | None:
         return MEMORY_WORKERS.get((self._backends[row.asked].framework, row.case.device))
