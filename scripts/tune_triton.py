@@ -1,7 +1,7 @@
 """The Triton kernels of linear and momentum attention in many tile sizes, each checked and timed.
 
-``python scripts/tune_triton.py --shape 8,16,4096,64 --kind momentum --json FILE`` on a machine with a GPU.
-All choices of tiles and segments are compiled first, in as many processes as there are cores; then each is
+``python scripts/tune_triton.py --shape "8,16,4096,64;1,16,16384,64" --kind linear,momentum --json FILE`` on a
+machine with a GPU. All choices of tiles and segments are compiled first, in as many processes as there are cores; then each is
 run in this one: its output against that of the float64 oracle on a sample of rows, and its device clock, the
 L2 flushed, beside a copy of the same bytes. A choice that is wrong, or does not fit the card, is said.
 """
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,12 @@ from mtbench.frameworks import load_framework  # noqa: E402
 from mtbench.inputs import make_inputs  # noqa: E402
 from mtbench.measure.agreement import Judge  # noqa: E402
 from mtbench.measure.clocks import Sampling, device_samples, warm_up  # noqa: E402
+from mtbench.measure.cupti import recorder  # noqa: E402
 from mtbench.registry import import_part  # noqa: E402
 
-SAMPLING = Sampling(least=20, limit_s=0.15, warmup_s=0.01)
+SAMPLING = Sampling(least=20, least_s=0.05, limit_s=0.15, warmup_s=0.01)
+PARTED = 7
+"""Calls of which each launch is timed by itself."""
 
 
 def the_case(shape: str, kind: str, mode: str) -> Case:
@@ -87,61 +91,52 @@ def after(row: dict[str, Any]) -> str:
     return "".join(f" backward {t['rows']},{t['warps']},{t['stages']}" for t in tiles)
 
 
+def the_cases(options: argparse.Namespace) -> list[Case]:
+    """Each shape with each kind."""
+    return [
+        the_case(shape, kind, options.mode)
+        for shape in options.shape.split(";")
+        for kind in options.kind.split(",")
+    ]
+
+
 def compile_part(options: argparse.Namespace) -> None:
     """This process's share of the choices, into Triton's cache."""
-    case = the_case(options.shape, options.kind, options.mode)
     launch = import_part("backends.triton.launch")
     launch.enter("cuda")
     part, parts = (int(x) for x in options.part.split("/"))
-    for index, (tiles, segments, backward) in enumerate(choices(case, options)):
-        if index % parts == part:
-            plan = plan_of(case, tiles, segments, backward)
-            try:
-                import_part("backends.triton").compile_all(case, plan, launch.compile_only)
-            except Exception as error:  # noqa: BLE001  (it is reported where it is run)
-                print(f"{tiles} {segments}: {error!r:.200}", file=sys.stderr)
+    every = [(case, choice) for case in the_cases(options) for choice in choices(case, options)]
+    for case, choice in every[part::parts]:
+        plan = plan_of(case, *choice)
+        try:
+            import_part("backends.triton").compile_all(case, plan, launch.compile_only)
+        except Exception as error:  # noqa: BLE001  (it is reported where it is run)
+            print(f"{choice}: {error!r:.200}", file=sys.stderr)
 
 
-def timed(kernel: Any, framework: Any) -> dict[str, float]:
-    """Device and span clock, ms."""
+def timed(kernel: Any, framework: Any) -> dict[str, Any]:
+    """Device and span clock, and what each launch of a call took in turn, ms."""
     warm_up(kernel, SAMPLING)
     device, span, _ = device_samples(kernel, lambda: framework.flush_cache("cuda"), SAMPLING)
-    return {"device_ms": device.median, "span_ms": span.median}
+    cupti, launches = recorder(), []
+    with cupti.recording():
+        kernel.wait(kernel())
+        for _ in range(PARTED):
+            framework.flush_cache("cuda")
+            cupti.drain()
+            kernel.wait(kernel())
+            launches.append([(end - start) / 1e6 for start, end in cupti.drain()])
+    return {
+        "device_ms": device.median,
+        "span_ms": span.median,
+        "launches_ms": [median(times) for times in zip(*launches, strict=True)],
+    }
 
 
-def main() -> None:
-    """Compile, then check and time."""
-    parser = argparse.ArgumentParser(description="Tile sizes of the Triton kernels, tried.")
-    parser.add_argument(
-        "--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim: a power of two"
-    )
-    parser.add_argument("--kind", default="momentum", choices=["linear", "momentum"])
-    parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
-    for name, values in AXES.items():
-        parser.add_argument(f"--{name}", default=values)
-    parser.add_argument(
-        "--backward", help="rows,warps,stages of the backward's kernels; several with ; between them"
-    )
-    parser.add_argument("--part", help="compile one part of all and end: 0/16")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.part:
-        compile_part(options)
-        return
-    parts = os.cpu_count() or 1
-    workers = [
-        subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--part", f"{part}/{parts}"])
-        for part in range(parts)
-    ]
-    for worker in workers:
-        worker.wait()
-
-    case = the_case(options.shape, options.kind, options.mode)
+def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, Any]:
+    """Every choice for a case: what it is, its errors, its times; the fastest first."""
     package = import_part("backends.triton")
     launch = import_part("backends.triton.launch")
-    launch.enter("cuda")
-    framework = load_framework("torch")
-    framework.start("cuda", 4)
     inputs = make_inputs(case)
     judge = Judge(case, inputs)
     attention, gradients = package.kernels_of(case)
@@ -150,7 +145,7 @@ def main() -> None:
     floor = timed(copy, framework)["device_ms"]
     if case.mode == "forward_backward":
         floor *= 3
-    print(f"{case.id}: floor {floor:.4f} ms")
+    print(f"{case.id}: floor {floor:.4f} ms", flush=True)
     found = []
     for tiles, segments, backward in choices(case, options):
         plan = plan_of(case, tiles, segments, backward)
@@ -176,18 +171,58 @@ def main() -> None:
             row["error"] = f"{error!r:.200}"
         found.append(row)
     found.sort(key=lambda row: row.get("over_floor", np.inf))
-    for row in found[:15] + [row for row in found if not row.get("right", True)]:
+    shown = found[: options.show]
+    for row in shown + [row for row in found[options.show :] if not row.get("right")]:
         t = row["tiles"]
+        parts = " ".join(f"{ms:.4f}" for ms in row.get("launches_ms", ()))
         print(
-            f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms{after(row)} "
+            f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms ({parts}){after(row)} "
             f"rows {t['rows']} block {t['value_dim']} warps {t['warps']} stages {t['stages']} "
             f"segments {row['segments']} "
-            f"{'' if row.get('right') else row.get('error', 'WRONG')}"
+            f"{'' if row.get('right') else row.get('error', 'WRONG')}",
+            flush=True,
         )
-    if options.json:
-        options.json.write_text(
-            json.dumps({"case": case.id, "floor_ms": floor, "rows": found}, indent=1) + "\n"
-        )
+    return {"case": case.id, "floor_ms": floor, "rows": found}
+
+
+def main() -> None:
+    """Compile, then check and time."""
+    parser = argparse.ArgumentParser(description="Tile sizes of the Triton kernels, tried.")
+    parser.add_argument(
+        "--shape",
+        default="8,16,4096,64",
+        help="batch,heads,seq_len,head_dim: a power of two; several with ; between them",
+    )
+    parser.add_argument("--kind", default="momentum", help="linear, momentum or both: linear,momentum")
+    parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
+    for name, values in AXES.items():
+        parser.add_argument(f"--{name}", default=values)
+    parser.add_argument(
+        "--backward", help="rows,warps,stages of the backward's kernels; several with ; between them"
+    )
+    parser.add_argument("--part", help="compile one part of all and end: 0/16")
+    parser.add_argument("--show", type=int, default=15, help="choices of each case to print")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.part:
+        compile_part(options)
+        return
+    parts = os.cpu_count() or 1
+    workers = [
+        subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--part", f"{part}/{parts}"])
+        for part in range(parts)
+    ]
+    for worker in workers:
+        worker.wait()
+
+    import_part("backends.triton.launch").enter("cuda")
+    framework = load_framework("torch")
+    framework.start("cuda", 4)
+    found = []
+    for case in the_cases(options):
+        found.append(tuned(case, options, framework))
+        if options.json:  # after each: a run that is cut off leaves what it has
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
