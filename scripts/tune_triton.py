@@ -1,8 +1,8 @@
 """The Triton kernels of linear and momentum attention in many tile sizes, each checked and timed.
 
 ``python scripts/tune_triton.py --shape "8,16,4096,64;1,16,16384,64" --kind linear,momentum --json FILE`` on a
-machine with a GPU. All choices of tiles and segments are compiled first, in as many processes as there are cores; then each is
-run in this one: its output against that of the float64 oracle on a sample of rows, and its device clock, the
+machine with a GPU. All choices are compiled first, in as many processes as there are cores; then each is run
+in this one: its output against that of the float64 oracle on a sample of rows, and its device clock, the
 L2 flushed, beside a copy of the same bytes. A choice that is wrong, or does not fit the card, is said.
 """
 
@@ -51,29 +51,39 @@ def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int,
     """Tiles, segments and the backward's tiles."""
     tiles = import_part("backends.triton.tiles").Tiles
     lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
-    for rows, block, warps, stages, segments in itertools.product(*lists):
+    for rows, block, warps, stages, registers, segments in itertools.product(*lists):
         if block <= case.value_dim:
             forward = tiles(
                 rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
-                value_blocks=case.value_dim // block, warps=warps, stages=stages,
+                value_blocks=case.value_dim // block, warps=warps, stages=stages, registers=registers or None,
             )  # fmt: skip
             for backward in backward_choices(case, options):
                 yield forward, segments, backward
 
 
 def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, ...] | None]:
-    """Tiles of dq, dk and dv, by the same rows, warps and stages for all; None are the plan's own."""
+    """Tiles of dq, dk and dv, with the same rows, warps, stages, registers; None: the plan's own."""
     yield None
     if case.mode == "forward" or not options.backward:
         return
     tiles = import_part("backends.triton.tiles")
     own = (tiles.query_tiles(case), *tiles.key_value_tiles(case))
     for choice in options.backward.split(";"):
-        rows, warps, stages = (int(x) for x in choice.split(","))
-        yield tuple(replace(t, rows=rows, keys=rows, warps=warps, stages=stages) for t in own)
+        rows, warps, stages, registers = (int(x) for x in choice.split(","))
+        yield tuple(
+            replace(t, rows=rows, keys=rows, warps=warps, stages=stages, registers=registers or None)
+            for t in own
+        )
 
 
-AXES = {"rows": "32,64,128", "block": "32,64", "warps": "4,8", "stages": "1,2,3", "segments": "1,2,4"}
+AXES = {
+    "rows": "64",
+    "block": "64",
+    "warps": "4,8",
+    "stages": "2,3",
+    "registers": "0",  # 0: as many as the compiler likes
+    "segments": "1,2,4",
+}
 
 
 def plan_of(case: Case, tiles: Any, segments: int, backward: tuple[Any, ...] | None) -> Any:
@@ -88,7 +98,7 @@ def plan_of(case: Case, tiles: Any, segments: int, backward: tuple[Any, ...] | N
 def after(row: dict[str, Any]) -> str:
     """The backward's tiles of a row, where they were chosen."""
     tiles = row.get("backward", [])[:1]
-    return "".join(f" backward {t['rows']},{t['warps']},{t['stages']}" for t in tiles)
+    return "".join(f" backward {t['rows']},{t['warps']},{t['stages']},{t['registers'] or 0}" for t in tiles)
 
 
 def the_cases(options: argparse.Namespace) -> list[Case]:
@@ -159,12 +169,13 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
                 differentiable = import_part("backends.triton.differentiable").differentiable
                 function = differentiable(attention, gradients, plan, launch.start)
             kernel = framework.kernel(function, case)
-            kernel.load(inputs)
+            kernel.load(judge.inputs)
             result = kernel()
             kernel.wait(result)
             agreement = judge.agreement("fused", kernel.outputs(result))
             row["errors"] = {name: a.relative for name, a in agreement.items()}
             row["right"] = all(a.passes for a in agreement.values())
+            kernel.load(inputs)
             row |= timed(kernel, framework)
             row["over_floor"] = row["device_ms"] / floor
         except Exception as error:  # noqa: BLE001  (a choice that does not fit is an answer)
@@ -178,7 +189,7 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
         print(
             f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms ({parts}){after(row)} "
             f"rows {t['rows']} block {t['value_dim']} warps {t['warps']} stages {t['stages']} "
-            f"segments {row['segments']} "
+            f"registers {t['registers'] or 0} segments {row['segments']} "
             f"{'' if row.get('right') else row.get('error', 'WRONG')}",
             flush=True,
         )
@@ -198,7 +209,8 @@ def main() -> None:
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", default=values)
     parser.add_argument(
-        "--backward", help="rows,warps,stages of the backward's kernels; several with ; between them"
+        "--backward",
+        help="rows,warps,stages,registers of the backward's kernels; several with ; between them",
     )
     parser.add_argument("--part", help="compile one part of all and end: 0/16")
     parser.add_argument("--show", type=int, default=15, help="choices of each case to print")

@@ -58,7 +58,12 @@ def enter(device: str) -> None:
 
 def options(tiles: Tiles) -> dict[str, Any]:
     """The compiler's options. Without enable_fp_fusion Triton 3.9 warns that its default will change."""
-    return {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
+    return {
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+        "maxnreg": tiles.registers,
+        "enable_fp_fusion": True,
+    }
 
 
 def start(

@@ -35,6 +35,8 @@ class Tiles:
     stages: int
     head_blocks: int = 1
     """The same of head_dim."""
+    registers: int | None = None
+    """A thread's at most, so that more programs fit a multiprocessor; None leaves it to the compiler."""
 
 
 def _width(*dims: int) -> int:

@@ -71,12 +71,11 @@ def check(case: Case, inputs: Inputs | None = None) -> None:
 def check_gradients(case: Case) -> None:
     """By the rule that judges a run."""
     case = case.replace(mode="forward_backward")
-    inputs = make_inputs(case)
+    judge = Judge(case, make_inputs(case))
     kernel = load_backend("triton").build(case, "fused")
-    kernel.load(inputs)
+    kernel.load(judge.inputs)
     result = kernel()
     kernel.wait(result)
-    judge = Judge(case, inputs)
     outputs = kernel.outputs(result)
     assert judge.contract_problem(outputs) is None
     failed = {name: a for name, a in judge.agreement("fused", outputs).items() if not a.passes}
