@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, operand, product, row_sum
+from .maps import both, feature_map, operand, product, row_sum, rows_before
 from .plan import Plan
 from .states import key_value_states
 
@@ -16,13 +16,13 @@ __all__ = ["attention"]
 def apply(
     q, o, den, s_in, z_in, n, segment, slots, gain, eps,
     KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-    BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
+    BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """``o_i = gamma / (1 - beta) phi(q_i)^T S / (phi(q_i)^T z + eps)``: eq 8 and 14, given the state S of the
     whole sequence, already weighted by position, and z. `KEEP` stores the denominator for the backward.
 
-    Tiling: one program a (batch, head, block of BV values) and segment; it holds the state [BD, BV] over
-    blocks of BT queries. The state lies in the first of the `slots` that a (batch, head) has.
+    Tiling: one program a (batch, head, block of BV values) and segment; it holds the state, transposed,
+    [BV, BD], over blocks of BT queries. The state lies in the first of the `slots` that a (batch, head) has.
     Traffic: q and o once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the state, 4 BD BV
     bytes, once a segment and mostly from the L2; `KEEP`, 4 n bytes.
     """
@@ -38,16 +38,17 @@ def apply(
     o += head * DV
     o_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
     slot = pair * slots
-    state = operand(tl.load(s_in + slot * (BD * NV * BV) + d[:, None] * (NV * BV) + e[None, :]), DOT)
-    z = tl.load(z_in + slot * BD + d)
+    state = operand(tl.load(s_in + slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]), DOT)  # [BV, BD]
+    z = operand(tl.broadcast_to(tl.load(z_in + slot * BD + d)[None, :], [16, BD]), DOT)
     length = tl.minimum(segment, n - first)
     for start in range(0, length, BT):
-        real = t < length - start
-        phi = feature_map(
-            tl.load(q + q_tile, mask=both(real[:, None], (d < D)[None, :], ALL_D), other=0.0)
-        )  # [BT, BD]
-        num = product(operand(phi, DOT), state, tl.full([BT, BV], 0.0, tl.float32), DOT)
-        total = row_sum(phi * z[None, :], 1) + eps  # [BT]; z is 0 where phi is of padding
+        real = rows_before(t, length - start, WHOLE)
+        queries = tl.load(q + q_tile, mask=both(real[:, None], (d < D)[None, :], ALL_D), other=0.0)
+        phi = operand(feature_map(queries), DOT)  # [BT, BD]
+        num = product(phi, tl.trans(state), tl.full([BT, BV], 0.0, tl.float32), DOT)
+        # phi(q) . z, 16 times over: a dot takes no less. z is 0 where phi is of padding.
+        total = product(phi, tl.trans(z), tl.full([BT, 16], 0.0, tl.float32), DOT)
+        total = row_sum(total, 1) / 16 + eps  # [BT]
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)

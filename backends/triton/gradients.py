@@ -17,7 +17,18 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, operand, product, real_keys, row_sum, slope
+from .maps import (
+    both,
+    feature_map,
+    first_row,
+    groups_sum,
+    operand,
+    product,
+    real_keys,
+    row_sum,
+    rows_before,
+    slope,
+)
 from .plan import Cut, Plan
 from .states import States, gradient_states
 from .tiles import Tiles
@@ -31,7 +42,7 @@ def query_gradients(
     beta, chunk_carry, chunk_keep, gain,
     MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr,
-    LV: tl.constexpr, DOT: tl.constexpr,
+    LV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dq, and delta for the kernel after it. With S, P, z where a chunk starts, c(i) as in `scan`::
 
@@ -40,8 +51,8 @@ def query_gradients(
     Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence.
 
     Tiling: one program a (batch, head, block of BD columns) and segment, over chunks of BT positions; S and
-    P, transposed, [BV, BD], z [BD] and u(i-j) [BT, BT] stay in float32 registers. Every program has all
-    columns of v and do, since g_i . v_j runs over them.
+    P, transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
+    Every program has all columns of v and do, since g_i . v_j runs over them.
     Traffic: q, k and dq once, v, o and do once a block: n (3 head_dim + 3 value_dim BLOCKS) itemsize bytes a
     (batch, head), without `CAUSAL` n (2 head_dim + 2 value_dim BLOCKS); den and delta, 8 n bytes.
     """
@@ -65,15 +76,15 @@ def query_gradients(
     delta += head
     S = tl.full([BV, BD], 0.0, tl.float32)
     P = tl.full([BV, BD], 0.0, tl.float32)
-    z = tl.full([BD], 0.0, tl.float32)
+    Z = tl.full([GROUPS, BD], 0.0, tl.float32)
     if SEGMENTED:
         slot = pair * slots + (part if CAUSAL else 0)
-        tile = slot * (LD * LV) + d[None, :] * LV + e[:, None]
+        tile = slot * (LV * LD) + e[:, None] * LD + d[None, :]
         held = in_value[:, None] & in_head[None, :]
         S = tl.load(s_in + tile, mask=held, other=0.0)
         if MOMENTUM and CAUSAL:
             P = tl.load(p_in + tile, mask=held, other=0.0)
-        z = tl.load(z_in + slot * LD + d)
+        Z = first_row(tl.load(z_in + slot * LD + d), GROUPS)
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM and CAUSAL:
         u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
@@ -83,7 +94,7 @@ def query_gradients(
     length = tl.minimum(segment, n - first)
     key_count = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
-        real = t < length - start
+        real = rows_before(t, length - start, WHOLE)
         seen = real
         if lengths is not None:
             seen = t < key_count - start
@@ -98,7 +109,9 @@ def query_gradients(
         grad = tl.full([BT, BD], 0.0, tl.float32)
         if MOMENTUM and CAUSAL:
             grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
-        grad = product(g, operand(S, DOT), grad, DOT) - own[:, None] * z[None, :]
+        grad = product(g, operand(S, DOT), grad, DOT)
+        # - delta z, with a column of delta for each of the sums that z is in.
+        grad = product(operand(tl.broadcast_to(-own[:, None], [BT, GROUPS]), DOT), operand(Z, DOT), grad, DOT)
         if CAUSAL:
             vT = tl.load(
                 v + v_tile, mask=both(seen[None, :], in_value[:, None], ALL_V), other=0.0
@@ -111,7 +124,7 @@ def query_gradients(
             phi_k = feature_map(keys)  # [BT, BD]
             if lengths is not None:  # else what is past the end is seen by no real query
                 phi_k = tl.where(seen[:, None], phi_k, 0.0)
-            z += row_sum(phi_k, 0)
+            Z += groups_sum(phi_k, GROUPS)
             phi_k = operand(phi_k, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
             if MOMENTUM:
@@ -138,7 +151,8 @@ def key_value_gradients(
     beta, chunk_carry, chunk_keep, gain,
     MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, KEYS: tl.constexpr,
     VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-    BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, DOT: tl.constexpr,
+    BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, WHOLE: tl.constexpr,
+    GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dk (`KEYS`), dv (`VALUES`) or both, from the last chunk to the first. With R, its momentum Q
     and y of all queries after a chunk of C, j = 1..C inside it::
@@ -152,9 +166,9 @@ def key_value_gradients(
     past that get zeros.
 
     Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q, transposed,
-    [BV, BD], y [BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of all columns would not
-    fit, dk and dv have a launch each: dk in blocks of BD columns with all of v, dv in blocks of BV with all
-    of k.
+    [BV, BD], y in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of
+    all columns would not fit, dk and dv have a launch each: dk in blocks of BD columns with all of v, dv in
+    blocks of BV with all of k.
     Traffic: q, k, v and do once a block, what is asked of dk and dv once; den and delta, 8 n bytes a block.
     """
     ALL_D: tl.constexpr = D % BD == 0
@@ -184,15 +198,15 @@ def key_value_gradients(
     delta += head
     R = tl.full([BV, BD], 0.0, tl.float32)
     Q = tl.full([BV, BD], 0.0, tl.float32)
-    y = tl.full([BD], 0.0, tl.float32)
+    Y = tl.full([GROUPS, BD], 0.0, tl.float32)
     if SEGMENTED:
         slot = pair * slots + (part if CAUSAL else 0)
-        tile = slot * (LD * LV) + d[None, :] * LV + e[:, None]
+        tile = slot * (LV * LD) + e[:, None] * LD + d[None, :]
         held = in_head[None, :] & in_value[:, None]
         R = tl.load(s_in + tile, mask=held, other=0.0)
         if MOMENTUM and CAUSAL:
             Q = tl.load(p_in + tile, mask=held, other=0.0)
-        y = tl.load(z_in + slot * LD + d)
+        Y = first_row(tl.load(z_in + slot * LD + d), GROUPS)
     lag = t[None, :] - t[:, None]  # [BT, BT], of query i from key j: rows are keys here
     if MOMENTUM and CAUSAL:
         u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
@@ -201,7 +215,7 @@ def key_value_gradients(
         carry = beta * tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
     for index in range(chunks):
         start = (chunks - 1 - index) * BT
-        real = t < length - start
+        real = rows_before(t, length - start, WHOLE)
         in_keys = both(real[:, None], in_head[None, :], ALL_D)
         in_values = both(real[:, None], in_value[None, :], ALL_V)
         keys = tl.load(k + d_tile, mask=in_keys, other=0.0)
@@ -223,7 +237,8 @@ def key_value_gradients(
             weight = tl.load(u + ahead)[:, None]
             grad_k *= weight
             grad_v *= weight
-        grad_k -= y[None, :]
+        if KEYS:  # - y, with a column of -1 for each of the sums that it is in
+            grad_k = product(tl.full([BT, GROUPS], -1.0, values.dtype), operand(Y, DOT), grad_k, DOT)
         if CAUSAL:
             queries = tl.load(q + d_tile, mask=in_keys, other=0.0)
             phi_q = feature_map(queries)  # [BT, BD]
@@ -234,7 +249,7 @@ def key_value_gradients(
             scaled = pull * share[:, None]  # [BT, BV]
             g = operand(scaled, DOT)
             own = tl.load(delta + start + t, mask=real, other=0.0)  # [BT]
-            fresh = row_sum(phi_q * own[:, None], 0)  # [BD]
+            fresh = groups_sum(phi_q * own[:, None], GROUPS)  # [GROUPS, BD]
             phi_q = operand(phi_q, DOT)
             if KEYS:
                 scores = product(values, tl.trans(g), tl.full([BT, BT], 0.0, tl.float32), DOT)
@@ -249,7 +264,7 @@ def key_value_gradients(
                 else:
                     scores = tl.where(lag >= 0, scores, 0.0)
                 grad_v = product(operand(scores, DOT), g, grad_v, DOT)
-            y += fresh
+            Y += fresh
             if MOMENTUM:
                 weighted = tl.trans(operand(scaled * u_start[:, None], DOT))  # [BV, BT]
                 R = product(weighted, phi_q, R + chunk_carry * Q, DOT)
@@ -309,7 +324,7 @@ def gradients(
                 *(cut.length, case.heads, cut.segment, slots),
                 *(case.spec.beta, over.carry, over.keep, plan.gain),
             ),
-            plan.gradient_constants(tiles) | flags,
+            plan.gradient_constants(cut, tiles) | flags,
             tiles,
         )
 

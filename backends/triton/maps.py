@@ -7,11 +7,14 @@ __all__ = [
     "INTERPRETED",
     "both",
     "feature_map",
+    "first_row",
+    "groups_sum",
     "operand",
     "product",
     "real_keys",
     "row_max",
     "row_sum",
+    "rows_before",
     "slope",
 ]
 
@@ -65,6 +68,28 @@ def row_sum(x, axis: tl.constexpr):
     (as torch.compile does in the same process); the interpreter knows its combine function all the same.
     """
     return tl.reduce(x, axis, tl.standard._sum_combine)
+
+
+@triton.jit
+def groups_sum(x, GROUPS: tl.constexpr):
+    """The sums [GROUPS, columns] of the rows of x that are GROUPS apart: with as many groups as rows that lie
+    in different threads at once, a sum that no thread needs another for."""
+    return row_sum(tl.reshape(x, [x.shape[0] // GROUPS, GROUPS, x.shape[1]]), 0)
+
+
+@triton.jit
+def first_row(x, GROUPS: tl.constexpr):
+    """The sums in groups, [GROUPS, columns], of x [columns]: all of it is in the first."""
+    return tl.where(tl.arange(0, GROUPS)[:, None] == 0, x[None, :], 0.0)
+
+
+@triton.jit
+def rows_before(t, end, WHOLE: tl.constexpr):
+    """``t < end``; `WHOLE` chunks have no row past the end, and their loads and stores no mask."""
+    if WHOLE:
+        return tl.full(t.shape, 1, tl.int1)
+    else:  # noqa: RET505  # Triton wants the branches exclusive
+        return t < end
 
 
 @triton.jit

@@ -71,6 +71,10 @@ class Plan:
         """What a state becomes over that many positions."""
         return decay(self.case.spec.beta, positions) if self.u is not None else NO_DECAY
 
+    def whole(self, cut: Cut, tiles: Tiles) -> bool:
+        """Whether every chunk has all its rows, and every row is real."""
+        return self.lengths is None and cut.length % tiles.rows == 0
+
     @property
     def constants(self) -> dict[str, Any]:
         """The compile-time constants that the chunked kernels share."""
@@ -81,6 +85,8 @@ class Plan:
             "BV": self.tiles.value_dim,
             "BT": self.tiles.rows,
             "NV": self.tiles.value_blocks,
+            "WHOLE": self.whole(self.queries, self.tiles),
+            "GROUPS": self.tiles.groups,
             "DOT": DOT[self.case.dtype],
         }
 
@@ -97,7 +103,7 @@ class Plan:
             "DOT": "ieee",  # half-precision operands ignore it
         }
 
-    def gradient_constants(self, tiles: Tiles) -> dict[str, Any]:
+    def gradient_constants(self, cut: Cut, tiles: Tiles) -> dict[str, Any]:
         """Those of the kernels that go back."""
         causal = self.case.spec.causal
         return {
@@ -112,6 +118,8 @@ class Plan:
             "BLOCKS": tiles.head_blocks * tiles.value_blocks,
             "LD": self.tiles.head_dim,
             "LV": self.tiles.value_blocks * self.tiles.value_dim,
+            "WHOLE": self.whole(cut, tiles),
+            "GROUPS": tiles.groups,
             "DOT": DOT[self.case.dtype],
         }
 

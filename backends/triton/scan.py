@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, operand, product, real_keys, row_sum
+from .maps import both, feature_map, first_row, groups_sum, operand, product, real_keys, row_sum, rows_before
 from .plan import Plan
 from .states import key_value_states
 
@@ -17,7 +17,8 @@ def scan(
     q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
     beta, chunk_carry, chunk_keep, gain, eps,
     MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr,
+    GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
     of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
@@ -51,14 +52,14 @@ def scan(
     v_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
     S = tl.full([BV, BD], 0.0, tl.float32)
     P = tl.full([BV, BD], 0.0, tl.float32)
-    z = tl.full([BD], 0.0, tl.float32)
+    Z = tl.full([GROUPS, BD], 0.0, tl.float32)
     if SEGMENTED:
         slot = pair * segments + part
-        tile = slot * (BD * NV * BV) + d[None, :] * (NV * BV) + e[:, None]  # [BV, BD]
+        tile = slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]  # [BV, BD]
         S = tl.load(s_in + tile)
         if MOMENTUM:
             P = tl.load(p_in + tile)
-        z = tl.load(z_in + slot * BD + d)
+        Z = first_row(tl.load(z_in + slot * BD + d), GROUPS)
 
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM:
@@ -70,15 +71,14 @@ def scan(
     length = tl.minimum(segment, n - first)
     held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
-        real = t < length - start
+        real = rows_before(t, length - start, WHOLE)
         seen = real
         if lengths is not None:
             seen = t < held - start
         queries = tl.load(q + q_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
         phi_q = operand(feature_map(queries), DOT)  # [BT, BD]
-        # phi(q) . z, 16 times over: a dot takes no less, and is cheaper than a sum over lanes.
-        before = operand(tl.broadcast_to(z[:, None], [BD, 16]), DOT)
-        before = product(phi_q, before, tl.full([BT, 16], 0.0, tl.float32), DOT)
+        before = operand(tl.trans(Z), DOT)
+        before = product(phi_q, before, tl.full([BT, GROUPS], 0.0, tl.float32), DOT)
         num = tl.full([BT, BV], 0.0, tl.float32)
         if MOMENTUM:
             num = product(phi_q, tl.trans(operand(P, DOT)), num, DOT) * carry[:, None]
@@ -89,11 +89,11 @@ def scan(
         # phi(0) = 1, so padding has to be cut out after the map; but no real query sees a row past the end.
         if not ALL_D or lengths is not None:
             phi_k = tl.where(both(seen[:, None], in_head[None, :], ALL_D), phi_k, 0.0)
-        z += row_sum(phi_k, 0)
+        Z += groups_sum(phi_k, GROUPS)
         phi_k = operand(phi_k, DOT)
         scores = product(phi_q, tl.trans(phi_k), tl.full([BT, BT], 0.0, tl.float32), DOT)
         scores = tl.where(lag >= 0, scores, 0.0)
-        total = row_sum(scores, 1) + row_sum(before, 1) / 16 + eps  # [BT]
+        total = row_sum(scores, 1) + row_sum(before, 1) + eps  # [BT]
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)

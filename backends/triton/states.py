@@ -7,18 +7,64 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, operand, product, real_keys, row_sum
+from .maps import both, feature_map, groups_sum, operand, product, real_keys, row_sum, rows_before
 from .plan import Cut, Plan
 from .tiles import Tiles
 
 __all__ = ["States", "gradient_states", "key_value_states"]
 
 
+@triton.jit
+def added_up(
+    S, P, Z, x, y, den, delta, u, b, last, begin, stop, length, end, gain,
+    GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, SWINGS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BT: tl.constexpr, GROUPS: tl.constexpr, WHOLE: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    DOT: tl.constexpr, d, e,
+):  # fmt: skip
+    """S, P and Z with the chunks from `begin` to `stop` added. Without `MOMENTUM` every weight is 1, and
+    without `SWINGS` nothing is added to P."""
+    ALL_D: tl.constexpr = D % BD == 0
+    ALL_V: tl.constexpr = DV % BV == 0
+    t = tl.arange(0, BT)
+    x_tile = t[:, None] * D + d[None, :]  # [BT, BD]
+    y_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
+    x += begin.to(tl.int64) * D
+    y += begin.to(tl.int64) * DV
+    for start in range(begin, stop, BT):
+        real = rows_before(t, length - start, WHOLE)
+        rows = tl.load(x + x_tile, mask=both(real[:, None], (d < D)[None, :], ALL_D), other=0.0)
+        values = tl.load(y + y_tile, mask=both(real[:, None], (e < DV)[None, :], ALL_V), other=0.0)
+        phi = feature_map(rows)  # [BT, BD]
+        # phi(0) = 1, so padding has to be cut out after the map; back in time y and delta are 0 there.
+        if not ALL_D or not WHOLE:
+            phi = tl.where(both(real[:, None], (d < D)[None, :], ALL_D), phi, 0.0)
+        if GRADIENT:
+            values = values * (gain / tl.load(den + start + t, mask=real, other=1.0))[:, None]
+            own = tl.load(delta + start + t, mask=real, other=0.0)
+            Z += groups_sum(phi * own[:, None], GROUPS)
+            away = start + t  # [BT], positions between the state's border and the row
+        else:
+            Z += groups_sum(phi, GROUPS)
+            away = end - 1 - start - t
+        phi = operand(phi, DOT)
+        if MOMENTUM:
+            away = tl.minimum(tl.maximum(away, 0), last)
+            S = product(tl.trans(operand(values * tl.load(u + away)[:, None], DOT)), phi, S, DOT)
+            if SWINGS:
+                P = product(tl.trans(operand(values * tl.load(b + away)[:, None], DOT)), phi, P, DOT)
+        else:
+            S = product(tl.trans(operand(values, DOT)), phi, S, DOT)
+        x += BT * D
+        y += BT * DV
+    return S, P, Z
+
+
 @triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "last", "skip"])
 def states(
     x, y, den, delta, lengths, s_out, p_out, z_out, u, b, last, n, heads, segment, segments, skip, gain,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, TO_END: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, DOT: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr,
+    GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The sums over one segment that a state is made of, with x = k and y = v (eq 8, 13 and 14)::
 
@@ -26,130 +72,142 @@ def states(
 
     with ``u(m) = 1 - beta^(m+1)`` and m_j the positions from j to the last of the sequence (`TO_END`: eq 14,
     which needs no P) or of the segment (eq 13). Without `MOMENTUM` u = 1 (eq 8) and there is no P. `lengths`
-    ends each sequence's keys.
+    ends each sequence's keys. Where beta^m no longer counts, which is at m = `last`, u is 1 and nothing is
+    added to P: chunks that far away cost what linear attention's do.
 
     `GRADIENT` makes the states that go back in time: x = q, ``y_i = gain do_i / den_i``, each phi(x_i) in z
     is multiplied by delta_i, and m_i are the positions from the segment's first to i.
 
-    Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P
-    [BD, BV] and z [BD] stay in float32 registers.
+    Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
+    transposed, [BV, BD] and z in GROUPS sums [GROUPS, BD] stay in float32 registers.
     Traffic: x and y once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the states,
     4 BD BV bytes each, once.
     """
-    ALL_D: tl.constexpr = D % BD == 0
-    ALL_V: tl.constexpr = DV % BV == 0
     pid, part = tl.program_id(0), tl.program_id(1) + skip
     pair, first = (pid // NV).to(tl.int64), part * segment
     head = pair * n + first
-    d, e, t = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV), tl.arange(0, BT)
+    d, e = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV)
     # Bases are 64 bits wide and move with the chunk; offsets within a tile are 32 and stay.
     x += head * D
-    x_tile = t[None, :] * D + d[:, None]  # [BD, BT]
     y += head * DV
-    y_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
     if GRADIENT:
         den += head
         delta += head
     left = real_keys(lengths, pair, heads, n) - first
     length = tl.minimum(segment, left)
     end = left if TO_END else segment
-    S = tl.full([BD, BV], 0.0, tl.float32)
-    P = tl.full([BD, BV], 0.0, tl.float32)
-    z = tl.full([BD], 0.0, tl.float32)
-    for start in range(0, length, BT):
-        real = t < length - start
-        xT = tl.load(x + x_tile, mask=both(real[None, :], (d < D)[:, None], ALL_D), other=0.0)
-        values = tl.load(y + y_tile, mask=both(real[:, None], (e < DV)[None, :], ALL_V), other=0.0)
-        phi = feature_map(xT)  # [BD, BT]
-        # phi(0) = 1, so padding has to be cut out after the map. Back in time y and delta are 0 there, and a
-        # segment that another follows is full.
-        if not ALL_D or TO_END or lengths is not None:
-            phi = tl.where(both(real[None, :], (d < D)[:, None], ALL_D), phi, 0.0)
+    S = tl.full([BV, BD], 0.0, tl.float32)
+    P = tl.full([BV, BD], 0.0, tl.float32)
+    Z = tl.full([GROUPS, BD], 0.0, tl.float32)
+    begin = length * 0
+    if MOMENTUM:
         if GRADIENT:
-            values = values * (gain / tl.load(den + start + t, mask=real, other=1.0))[:, None]
-            z += row_sum(phi * tl.load(delta + start + t, mask=real, other=0.0)[None, :], 1)
-            away = start + t  # [BT], positions between the state's border and the row
+            border = tl.minimum((last + BT - 1) // BT * BT, length)
         else:
-            z += row_sum(phi, 1)
-            away = end - 1 - start - t
-        phi = operand(phi, DOT)
-        if MOMENTUM:
-            away = tl.minimum(tl.maximum(away, 0), last)
-            S = product(phi, operand(values * tl.load(u + away)[:, None], DOT), S, DOT)
-            if not TO_END:
-                P = product(phi, operand(values * tl.load(b + away)[:, None], DOT), P, DOT)
-        else:
-            S = product(phi, operand(values, DOT), S, DOT)
-        x += BT * D
-        y += BT * DV
+            border = tl.minimum(tl.maximum(end - last, 0) // BT * BT, tl.maximum(length, 0))
+        S, P, Z = added_up(
+            S, P, Z, x, y, den, delta, u, b, last, begin, border, length, end, gain,
+            GRADIENT, GRADIENT, not TO_END, D, DV, BT, GROUPS, WHOLE, BD, BV, DOT, d, e,
+        )  # fmt: skip
+        S, P, Z = added_up(
+            S, P, Z, x, y, den, delta, u, b, last, border, length, length, end, gain,
+            GRADIENT, not GRADIENT, not TO_END, D, DV, BT, GROUPS, WHOLE, BD, BV, DOT, d, e,
+        )  # fmt: skip
+    else:
+        S, P, Z = added_up(
+            S, P, Z, x, y, den, delta, u, b, last, begin, length, length, end, gain,
+            GRADIENT, False, False, D, DV, BT, GROUPS, WHOLE, BD, BV, DOT, d, e,
+        )  # fmt: skip
     slot = pair * segments + part
-    tile = d[:, None] * (NV * BV) + e[None, :]
-    tl.store(s_out + slot * (BD * NV * BV) + tile, S)
+    tile = e[:, None] * BD + d[None, :]  # [BV, BD]
+    tl.store(s_out + slot * (NV * BV * BD) + tile, S)
     if MOMENTUM and not TO_END:
-        tl.store(p_out + slot * (BD * NV * BV) + tile, P)
+        tl.store(p_out + slot * (NV * BV * BD) + tile, P)
     if pid % NV == 0:
-        tl.store(z_out + slot * BD + d, z)
+        tl.store(z_out + slot * BD + d, row_sum(Z, 0))
+
+
+@triton.jit
+def row_of(x, row, AT_ONCE: tl.constexpr):
+    """One row [columns] of x [AT_ONCE, columns], every row of which lies in each thread."""
+    return row_sum(tl.where(tl.arange(0, AT_ONCE)[:, None] == row, x, 0.0), 0)
 
 
 @triton.jit(do_not_specialize=["segments"])
 def combine(
     s, p, z, segments, carry, keep,
     MOMENTUM: tl.constexpr, BACK: tl.constexpr, TOTAL: tl.constexpr, SIZE: tl.constexpr, BD: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """Puts the segments' states together, in place: each becomes that of all segments before it (`BACK`:
     after it), by ``S <- S + c(L) P + S';  P <- beta^L P + P';  z <- z + z'`` for segments of L positions.
     With `TOTAL` the first becomes the sum of all.
 
-    Tiling: one program a (batch, head) and BLOCK elements of S and P, one more for z.
+    Tiling: one program a (batch, head) and BLOCK elements of S and P, and as many programs as z has blocks;
+    the states of AT_ONCE segments are loaded together, since what takes the time is waiting for them.
     Traffic: every state once in and once out.
     """
     pair, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    filled = segments if TOTAL else segments - 1
-    if block * BLOCK < SIZE:
+    states_blocks: tl.constexpr = SIZE // BLOCK
+    if block < states_blocks:
         at = block * BLOCK + tl.arange(0, BLOCK)
-        sums = s + pair * segments * SIZE + at
-        if MOMENTUM:
-            swings = p + pair * segments * SIZE + at
-        S = tl.full([BLOCK], 0.0, tl.float32)
-        P = tl.full([BLOCK], 0.0, tl.float32)
-        for index in range(segments):
-            slot = (segments - 1 - index if BACK else index) * SIZE
-            mask = tl.full([BLOCK], index, tl.int32) < filled
-            own = tl.load(sums + slot, mask=mask, other=0.0)
-            if not TOTAL:
-                tl.store(sums + slot, S)
-            if MOMENTUM:
-                own_swing = tl.load(swings + slot, mask=mask, other=0.0)
-                tl.store(swings + slot, P)
-                S += carry * P
-                P = keep * P + own_swing
-            S += own
-        if TOTAL:
-            tl.store(sums, S)
+        combined(
+            s + pair * segments * SIZE, p + pair * segments * SIZE if MOMENTUM else p, at, segments, carry,
+            keep, SIZE, MOMENTUM, BACK, TOTAL, BLOCK, AT_ONCE,
+        )  # fmt: skip
     else:
-        d = tl.arange(0, BD)
-        keys = z + pair * segments * BD + d
-        Z = tl.full([BD], 0.0, tl.float32)
-        for index in range(segments):
-            slot = (segments - 1 - index if BACK else index) * BD
-            own_keys = tl.load(keys + slot, mask=tl.full([BD], index, tl.int32) < filled, other=0.0)
-            if not TOTAL:
-                tl.store(keys + slot, Z)
-            Z += own_keys
-        if TOTAL:
-            tl.store(keys, Z)
+        at = (block - states_blocks) * BLOCK + tl.arange(0, BLOCK)
+        combined(
+            z + pair * segments * BD, p, at, segments, carry, keep, BD, False, BACK, TOTAL, BLOCK, AT_ONCE
+        )
 
 
-COMBINED = 1024
-"""Elements of a state that one program of `combine` takes."""
+@triton.jit
+def combined(
+    s, p, at, segments, carry, keep, SIZE: tl.constexpr, MOMENTUM: tl.constexpr, BACK: tl.constexpr,
+    TOTAL: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
+):  # fmt: skip
+    """See `combine`: the elements `at` of sums of SIZE."""
+    filled = segments if TOTAL else segments - 1
+    S = tl.full([BLOCK], 0.0, tl.float32)
+    P = tl.full([BLOCK], 0.0, tl.float32)
+    rows = tl.arange(0, AT_ONCE)[:, None]
+    for start in range(0, segments, AT_ONCE):
+        index = start + rows
+        slot = segments - 1 - index if BACK else index
+        place = slot * SIZE + at[None, :]  # [AT_ONCE, BLOCK]
+        there = (index < segments) & (at < SIZE)[None, :]
+        taken = (index < filled) & (at < SIZE)[None, :]
+        sums = tl.load(s + place, mask=taken, other=0.0)
+        if MOMENTUM:
+            swings = tl.load(p + place, mask=taken, other=0.0)
+        before, swings_before = sums, sums
+        for row in tl.static_range(AT_ONCE):
+            before = tl.where(rows == row, S[None, :], before)
+            if MOMENTUM:
+                swings_before = tl.where(rows == row, P[None, :], swings_before)
+                S += carry * P
+                P = keep * P + row_of(swings, row, AT_ONCE)
+            S += row_of(sums, row, AT_ONCE)
+        if not TOTAL:
+            tl.store(s + place, before, mask=there)
+            if MOMENTUM:
+                tl.store(p + place, swings_before, mask=there)
+    if TOTAL:
+        tl.store(s + at, S, mask=at < SIZE)
+
+
+COMBINED = 512
+"""Elements of a state that one program of `combine` takes, 4 a thread, ..."""
+AT_ONCE = 8
+"""... of so many segments at once."""
 
 
 class States(NamedTuple):
     """Float32 sums, a slot for each (batch, head) and segment; dims padded as in the tiles."""
 
     s: torch.Tensor | None
-    """[pairs, segments, head_dim, value_dim]"""
+    """[pairs, segments, value_dim, head_dim]"""
     p: torch.Tensor | None
     """As s; None where there is no momentum, or all is weighted to the sequence's end."""
     z: torch.Tensor | None
@@ -190,10 +248,10 @@ def _states(
     # Without a causal mask a key's weight depends on its own position alone (eq 14), not on the query's.
     momentum = case.spec.kind == "momentum" and (causal or not back)
     pairs = case.batch * case.heads
-    shape = (pairs, segments, tiles.head_dim, tiles.value_blocks * tiles.value_dim)
+    shape = (pairs, segments, tiles.value_blocks * tiles.value_dim, tiles.head_dim)
     s = torch.empty(shape, dtype=torch.float32, device=x.device)
     p = torch.empty(shape, dtype=torch.float32, device=x.device) if momentum and causal else None
-    z = torch.empty(shape[:3], dtype=torch.float32, device=x.device)
+    z = torch.empty((pairs, segments, tiles.head_dim), dtype=torch.float32, device=x.device)
     skip = int(causal and back)  # nobody goes on from the last segment, nor back from the first
     launch(
         states,
@@ -202,19 +260,22 @@ def _states(
             *(x, y, den, delta, None if back else plan.lengths, s, p, z, plan.u, plan.b, plan.last),
             *(cut.length, case.heads, cut.segment, segments, skip, plan.gain),
         ),
-        {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": not causal, **plan.constants},
+        {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": not causal}
+        | plan.constants
+        | {"WHOLE": plan.whole(cut, tiles)},
         tiles,
     )
     if segments > 1:
         size = shape[2] * shape[3]
         block = min(COMBINED, size)
+        blocks = size // block + -(-tiles.head_dim // block)
         over = plan.decay(cut.segment)
         launch(
             combine,
-            (pairs, size // block + 1),
+            (pairs, blocks),
             (s, p, z, segments, over.carry, over.keep),
             {"MOMENTUM": p is not None, "BACK": back, "TOTAL": not causal}
-            | {"SIZE": size, "BD": tiles.head_dim, "BLOCK": block},
+            | {"SIZE": size, "BD": tiles.head_dim, "BLOCK": block, "AT_ONCE": AT_ONCE},
             SMALL,
         )
     return States(s, p, z)

@@ -16,6 +16,8 @@ __all__ = [
     "softmax_tiles",
 ]
 
+WARP = 32
+
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 
@@ -37,6 +39,12 @@ class Tiles:
     """The same of head_dim."""
     registers: int | None = None
     """A thread's at most, so that more programs fit a multiprocessor; None leaves it to the compiler."""
+
+    @property
+    def groups(self) -> int:
+        """Rows of a tile [rows, head_dim] that the threads of a program hold at once, 16 bytes of bfloat16 a
+        thread; at least the 16 columns that a dot takes."""
+        return min(self.rows, max(16, self.warps * WARP * 8 // self.head_dim))
 
 
 def _width(*dims: int) -> int:
@@ -84,9 +92,11 @@ def linear_tiles(case: Case) -> Tiles:
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
     chunk, block, warps = _state(case, head_dim)
     block = min(block, value_dim)
+    # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once.
+    stages = 3 if case.dtype == "bfloat16" and _width(head_dim) < 2 else 2
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
-        value_blocks=-(-case.value_dim // block), warps=warps, stages=2,
+        value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
     )  # fmt: skip
 
 
@@ -132,9 +142,8 @@ def _state(case: Case, whole: int) -> tuple[int, int, int]:
     """Rows of a chunk, columns of the dim that programs share, and warps, where the states of a program have
     all columns of the other dim.
 
-    In bfloat16 64 rows, as many as a warp group multiplies at once: Triton would have the warps of shorter
-    chunks each make the same operand. By the same count (docs/triton-notebook.md) four warps are better than
-    eight, until the states spill too much of themselves.
+    In bfloat16 64 rows and four warps, as many rows as a warp group multiplies at once: Triton has eight
+    warps make most products of 64 rows twice. At dims past 128 the states would spill too much of themselves.
     """
     width = _width(whole)
     if case.dtype == "float32":
@@ -143,8 +152,7 @@ def _state(case: Case, whole: int) -> tuple[int, int, int]:
         return ((32, 32, 2), (16, 32, 2), (16, 16, 2))[width]
     if case.dtype == "float16":
         return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
-    two_states = case.spec.kind == "momentum"
-    return 64, 64, (4, 8 if two_states else 4, 8)[width]
+    return 64, 64, (4, 4, 8)[width]
 
 
 def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
