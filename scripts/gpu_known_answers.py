@@ -73,7 +73,7 @@ def triton_kernels() -> list[dict[str, Any]]:
     framework = load_framework("torch")
     framework.start("cuda", 4)
     rows = []
-    for kind, seq_len in (("linear", 1024), ("momentum", 1024), ("linear", 4096), ("momentum", 4096)):
+    for kind, seq_len in (("linear", 4096), ("momentum", 4096), ("linear", 8192), ("momentum", 8192)):
         case = a_case(kind, seq_len)
         kernel = load_backend("triton").build(case, "fused")
         kernel.load(make_inputs(case))

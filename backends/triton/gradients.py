@@ -71,7 +71,6 @@ def query_gradients(
     o += head * DV
     do += head * DV
     e_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
-    v_tile = t[None, :] * DV + e[:, None]  # [BV, BT]
     den += head
     delta += head
     S = tl.full([BV, BD], 0.0, tl.float32)
@@ -113,10 +112,9 @@ def query_gradients(
         # - delta z, with a column of delta for each of the sums that z is in.
         grad = product(operand(tl.broadcast_to(-own[:, None], [BT, GROUPS]), DOT), operand(Z, DOT), grad, DOT)
         if CAUSAL:
-            vT = tl.load(
-                v + v_tile, mask=both(seen[None, :], in_value[:, None], ALL_V), other=0.0
-            )  # [BV, BT]
-            scores = product(g, operand(vT, DOT), tl.full([BT, BT], 0.0, tl.float32), DOT)
+            values = tl.load(v + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
+            scores = tl.full([BT, BT], 0.0, tl.float32)
+            scores = product(g, tl.trans(operand(values, DOT)), scores, DOT)
             if MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
@@ -128,10 +126,10 @@ def query_gradients(
             phi_k = operand(phi_k, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
             if MOMENTUM:
-                S = product(operand(vT * u_end[None, :], DOT), phi_k, S + chunk_carry * P, DOT)
-                P = product(operand(vT * b_end[None, :], DOT), phi_k, chunk_keep * P, DOT)
+                S = product(tl.trans(operand(values * u_end[:, None], DOT)), phi_k, S + chunk_carry * P, DOT)
+                P = product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, chunk_keep * P, DOT)
             else:
-                S = product(operand(vT, DOT), phi_k, S, DOT)
+                S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
         queries = tl.load(q + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)
         tl.store(
             dq + d_tile, (grad * slope(queries)).to(dq.dtype.element_ty),

@@ -183,10 +183,12 @@ def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:
     """How many at most, of a sequence that long.
 
     One program a (batch, head) and value block leaves most of a card idle when those are few. Segments fill
-    it, for one more read of k and v; where the card is half full already they are not worth that.
+    it, for one more read of k and v; forward, where the card is half full already, they are not worth that.
+    The kernels that go back hold more and wait longer: they are worth it until the card is full.
     """
     programs = case.batch * case.heads * tiles.value_blocks
     # A thread has up to 255 registers of a multiprocessor's 65536: 8 warps fill one.
     at_once = processors * (8 // tiles.warps)
-    wanted = 1 if programs > processors // 2 else at_once // programs
+    enough = processors // 2 if case.mode == "forward" else at_once // 2
+    wanted = 1 if programs > enough else at_once // programs
     return max(1, min(wanted, MOST, length // SHORTEST))
