@@ -184,8 +184,8 @@ def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
     elif _ragged(case):
         own, others, warps = ((32, 32, 2), (16, 16, 2), (16, 16, 4))[width]
     else:
-        # Past 128 columns blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong at
-        # head_dim 200 and value_dim 40 on a card, and right in the interpreter.
+        # Past 128 columns blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong
+        # at head_dim 200 and value_dim 40 on a card, and right in the interpreter.
         own, others, warps = ((64, 64, 4), (64, 64, 8), (32, 32, 4))[width]
     return Tiles(
         rows=others if by_keys else own, keys=own if by_keys else others, head_dim=head_dim,
