@@ -11,10 +11,11 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from backends.jax import BACKEND, chunked, linear, softmax  # noqa: E402
-from mtbench.frameworks import load_framework  # noqa: E402
+from mtbench.frameworks import MEMORY_WORKERS, load_framework  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.spec import AttentionSpec, Case  # noqa: E402
 from tests.backends.test_jax import EVERY_FORM, check, phi, run, sum_of_powers  # noqa: E402
+from tests.processes import in_a_fresh_process  # noqa: E402
 
 pytestmark = [pytest.mark.jax, pytest.mark.gpu]
 
@@ -151,5 +152,17 @@ def test_the_adapter_keeps_to_its_device() -> None:
         kernel.wait(result)
         assert {d.platform for d in result[0].devices()} == {platform}
         check(case, dict(kernel.outputs(result)), inputs, TOLERANCE["float32"])
-    peak = framework.peak_memory(BACKEND.build(case, "chunked"), "cuda")
-    assert peak.bytes
+
+
+def peak_of_a_chunked_form() -> None:
+    case, inputs = on_a_card("momentum", "chunked", heads=2, seq_len=130, head_dim=16)
+    kernel = BACKEND.build(case, "chunked")
+    kernel.load(inputs)
+    kernel.wait(kernel())
+    assert load_framework("jax").peak_memory(kernel, "cuda").bytes
+
+
+def test_a_memory_worker_reads_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in MEMORY_WORKERS["jax", "cuda"].environment.items():
+        monkeypatch.setenv(name, value)
+    in_a_fresh_process(peak_of_a_chunked_form)
