@@ -16,6 +16,9 @@ nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 
+OLDEST_TRITON = ("triton==3.5.0", "numpy==2.3.5")
+"""Its interpreter breaks on NumPy 2.4, and warns of that before."""
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 RUNS = Path("runs")
 
@@ -39,9 +42,21 @@ def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite. Positional arguments go to pytest."""
+    """The test suite, and the Triton kernels' sizes, gradients and segments once more in the oldest Triton
+    that is supported. Positional arguments go to pytest, and then the oldest is left out."""
     install(session, "test")
     session.run("python", "-m", "pytest", *session.posargs)
+    if not session.posargs and sys.platform == "linux":
+        oldest = Path(session.create_tmp()) / "oldest"
+        shutil.rmtree(oldest, ignore_errors=True)
+        # Beside the environment: its torch wants the newest.
+        session.install("--no-deps", "--target", str(oldest), *OLDEST_TRITON)
+        session.run(
+            *("python", "-m", "pytest", "-W", "ignore:Conversion of an array with ndim:DeprecationWarning"),
+            *("tests/backends/test_triton.py", "tests/backends/test_triton_decode.py"),
+            *("-k", "any_size or gradients or after_a_prompt or segments"),
+            env={"PYTHONPATH": str(oldest.resolve())},
+        )
 
 
 @nox.session(default=False)

@@ -58,8 +58,8 @@ def _bfloat16_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
     Its gradients are written out because autodiff hands the float32 cotangent to the product itself. XLA's
     Triton kernels seem to cut its last 16 bits off where its other ones round: on an H100 dq of the parallel
-    form was beyond its tolerance with them, and within it without. Rounding it to bfloat16 first was not always
-    enough: XLA merges that conversion into its kernel.
+    form was beyond its tolerance with them, and within it without. Converting it to bfloat16 first was not
+    always enough: XLA merges that into its kernel.
     """
     return jnp.einsum(
         equation,
@@ -81,7 +81,7 @@ def _backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operan
     a, b = operands
     inputs, result = equation.split("->")
     left, right = inputs.split(",")
-    # A conversion alone XLA may do inside of a product, by cutting; this rounding it keeps, and has no bit to cut.
+    # XLA may do a conversion alone inside of a product, by cutting; after this rounding none is left to cut.
     do = lax.reduce_precision(cotangent, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)
     da = _bfloat16_product(f"{result},{right}->{left}", do, b)
     db = _bfloat16_product(f"{result},{left}->{right}", do, a)

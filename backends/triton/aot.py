@@ -23,11 +23,12 @@ from triton.compiler import ASTSource
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
 from . import compile_all
+from .decode import empty_state, step
 from .launch import enter, options
 from .plan import make_plan
 from .tiles import Tiles
 
-__all__ = ["HOPPER", "Resources", "compiled", "main", "resources"]
+__all__ = ["HOPPER", "Resources", "compiled", "decode_resources", "main", "resources"]
 
 HOPPER = 90
 TYPES = {torch.int32: "*i32", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
@@ -68,6 +69,27 @@ def compiled(case: Case, capability: int = HOPPER) -> list[tuple[Resources, byte
 
     compile_all(case, make_plan(case, "meta"), compile_)
     return found
+
+
+def decode_resources(
+    spec: AttentionSpec, dtype: str, head_dim: int, value_dim: int, capability: int = HOPPER
+) -> Resources:
+    """The same of the kernel that decodes a token."""
+    enter("cuda")
+    found: list[Resources] = []
+
+    def compile_(
+        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
+    ) -> None:
+        found.append(_compile(kernel, args, constants, tiles, capability)[0])
+
+    state = empty_state(spec, batch=1, heads=1, head_dim=head_dim, value_dim=value_dim, device="meta")
+    q, k, v = (
+        torch.empty((1, 1, dim), dtype=getattr(torch, dtype), device="meta")
+        for dim in (head_dim, head_dim, value_dim)
+    )
+    step(spec, q, k, v, state, launch=compile_)
+    return found[0]
 
 
 def _compile(

@@ -19,13 +19,10 @@ DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 """What the chunked kernels take their products in: see `product` in maps.py."""
 CARD = 132
 """Multiprocessors assumed where no card is asked: a Hopper's."""
-SHORTEST = 1024
-"""A segment has at least so many positions, or its states cost more than the parallelism brings."""
 MOST = 64
 """Segments at most: their states are put together one after another."""
 GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
-
 
 NO_DECAY = Decay(carry=0.0, keep=0.0)
 """Linear attention's, which no kernel reads."""
@@ -191,4 +188,4 @@ def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:
     at_once = processors * (8 // tiles.warps)
     enough = processors // 2 if case.mode == "forward" else at_once // 2
     wanted = 1 if programs > enough else at_once // programs
-    return max(1, min(wanted, MOST, length // SHORTEST))
+    return max(1, min(wanted, MOST, -(-length // GRAIN)))

@@ -56,6 +56,12 @@ def _padded(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
+def _value_columns(case: Case) -> int:
+    """Of the states, which are transposed: 64 at the least where a wgmma makes them, which takes 64 rows.
+    With fewer Triton mixes two kinds of instruction in one kernel; one such was wrong on a card."""
+    return max(64 if _fast(case) else 16, _padded(case.value_dim))
+
+
 def _ragged(case: Case) -> bool:
     """Half-precision rows that are not whole multiples of 16 bytes, which no thread can load at once.
 
@@ -89,20 +95,23 @@ def linear_tiles(case: Case) -> Tiles:
     beside its other tiles. float32 products run on the ordinary cores, whose operands lie in registers
     along the whole summed dimension: so its chunks are short.
     """
-    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
     chunk, block, warps = _state(case, head_dim)
     block = min(block, value_dim)
     # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once.
     stages = 3 if case.dtype == "bfloat16" and _width(head_dim) < 2 else 2
+    # Three programs a multiprocessor, where linear attention's one small state allows it.
+    lean = _fast(case) and case.spec.kind == "linear" and _width(head_dim, block) == 0
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
+        registers=168 if lean else None,
     )  # fmt: skip
 
 
 def query_tiles(case: Case) -> Tiles:
     """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
-    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
     rows, block, warps = _state(case, value_dim)
     block = min(block, head_dim)
     width = _width(value_dim)
@@ -117,7 +126,7 @@ def query_tiles(case: Case) -> Tiles:
 
 def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
     """Those of the kernel of dk and dv: one launch where a program holds all of both, else one each."""
-    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
     rows, keys_block, warps = _state(case, value_dim)
     other_rows, values_block, other_warps = _state(case, head_dim)
     keys_block, values_block = min(keys_block, head_dim), min(values_block, value_dim)

@@ -23,9 +23,9 @@ KERNELS = {
     *("states", "combine", "scan", "apply", "query_gradients", "key_value_gradients"),
 }
 SPILLED_AT_MOST = 1024
-"""Bytes a thread. Momentum holds two float32 states, and its largest kernels spill a part of one: by count of
-instructions that is cheaper than chunks of half the length, which do not (docs/triton-notebook.md). A tile
-that does not fit is thousands."""
+"""Bytes a thread. Momentum holds two float32 states, and its largest kernels spill a part of one, the
+backward's more than the forward's: docs/triton-notebook.md has what was tried. A tile that does not fit is
+thousands."""
 SHARED_AT_MOST = 232448
 """Bytes a program can have on a Hopper SM."""
 
@@ -44,15 +44,31 @@ for head_dim, value_dim in dims:
 """
 
 
+DECODE = """
+import dataclasses, json, sys
+from mtbench import AttentionSpec
+from mtbench.registry import import_part
+aot = import_part("backends.triton.aot")
+for kind in ("linear", "momentum"):
+    for dtype, dims in json.loads(sys.argv[1]):
+        print(json.dumps(dataclasses.asdict(aot.decode_resources(AttentionSpec(kind=kind), dtype, *dims))))
+"""
+
+
 def compiled(
     dtype: str, dims: list[tuple[int, int]], forms: list[tuple[str, bool]], mode: str = "forward"
 ) -> list[dict[str, Any]]:
     """In a process of its own: in this one the kernels may be loaded for the interpreter."""
+    return run(CODE, [dtype, dims, forms, mode])
+
+
+def run(code: str, arguments: list[Any]) -> list[dict[str, Any]]:
+    """What a program prints, a JSON object a line."""
     if reason := load_backend("triton").unavailable("cuda"):
         pytest.skip(reason)
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CODE, json.dumps([dtype, dims, forms, mode])],
+        [sys.executable, "-W", "error", "-c", code, json.dumps(arguments)],
         env={**kept, "PYTHONPATH": str(Path(mtbench.__file__).parent.parent)},
         capture_output=True,
         text=True,
@@ -82,3 +98,11 @@ def test_small_unequal_and_large_dims_compile() -> None:
         found = compiled(dtype, [dims], [("softmax", True), ("momentum", True)])
         assert len(found) == 4
         assert max(row["shared_bytes"] for row in found) <= SHARED_AT_MOST
+
+
+def test_the_kernel_that_decodes_keeps_its_state_in_registers() -> None:
+    found = run(DECODE, [["bfloat16", [64, 64]], ["float16", [5, 72]], ["float32", [256, 256]]])
+    assert len(found) == 6
+    for row in found:
+        assert row["kernel"] == "advance"
+        assert row["stack_bytes"] == 0, row
