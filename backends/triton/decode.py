@@ -43,7 +43,7 @@ class DecodeState(NamedTuple):
 
 @triton.jit
 def advance(
-    q, k, v, o, s, p, z, beta, gain, eps,
+    q, k, v, o, s, p, z, beta, fresh, gain, eps,
     MOMENTUM: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):  # fmt: skip
@@ -52,9 +52,11 @@ def advance(
         P <- beta P + phi(k) v^T;  S <- S + (1 - beta) P;  z <- z + phi(k)
         o = gamma / (1 - beta) phi(q)^T S / (phi(q)^T z + eps)
 
+    `fresh` is 1 - beta, which float32 would not have exactly from beta.
+
     Tiling: one program a (batch, head) and BV values; its part of S and P, [BV, BD], once through registers.
     Traffic: S, P and z once in and once out, 16 head_dim value_dim bytes a (batch, head), half of that
-    without `MOMENTUM`, and 8 head_dim a program; q, k, v and o once.
+    without `MOMENTUM`, and 8 head_dim a program; q and k once a program, v and o once.
     """
     pid = tl.program_id(0)
     pair, block = (pid // BLOCKS).to(tl.int64), pid % BLOCKS
@@ -65,16 +67,22 @@ def advance(
     values = tl.load(v + pair * DV + e, mask=in_value, other=0.0).to(tl.float32)  # [BV]
     tile = pair * (DV * D) + e[:, None] * D + d[None, :]
     held = in_value[:, None] & in_head[None, :]
+    z += pid.to(tl.int64) * D
     S = tl.load(s + tile, mask=held, other=0.0)  # [BV, BD]
+    Z = tl.load(z + d, mask=in_head, other=0.0) + phi_k  # [BD]
     added = values[:, None] * phi_k[None, :]
     if MOMENTUM:
         P = beta * tl.load(p + tile, mask=held, other=0.0) + added
+        S += fresh * P
+    else:
+        S += added
+    # Several threads hold the same number where a tile has fewer than the program has threads: all of them
+    # have to have read it before one writes.
+    tl.debug_barrier()
+    if MOMENTUM:
         tl.store(p + tile, P, mask=held)
-        added = (1 - beta) * P
-    S += added
     tl.store(s + tile, S, mask=held)
-    Z = tl.load(z + pid.to(tl.int64) * D + d, mask=in_head, other=0.0) + phi_k  # [BD]
-    tl.store(z + pid.to(tl.int64) * D + d, Z, mask=in_head)
+    tl.store(z + d, Z, mask=in_head)
     den = row_sum(phi_q * Z, 0) + eps
     out = row_sum(S * phi_q[None, :], 1) * (gain / den)  # [BV]
     tl.store(o + pair * DV + e, out.to(o.dtype.element_ty), mask=in_value)
@@ -159,7 +167,7 @@ def step(
     launch(
         advance,
         (batch * heads * blocks,),
-        (*(q, k, v, o, *state), *(spec.beta, spec.gamma / (1 - spec.beta), spec.eps)),
+        (*(q, k, v, o, *state), spec.beta, 1 - spec.beta, spec.gamma / (1 - spec.beta), spec.eps),
         {
             "MOMENTUM": state.p is not None,
             "D": head_dim,

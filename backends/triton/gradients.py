@@ -270,12 +270,13 @@ def key_value_gradients(
                 Q = product(weighted, phi_q, chunk_keep * Q, DOT)
             else:
                 R = product(tl.trans(g), phi_q, R, DOT)
+        grad_k *= slope(keys)
         if lengths is not None:
             seen = (t < left - start)[:, None]
             grad_k = tl.where(seen, grad_k, 0.0)
             grad_v = tl.where(seen, grad_v, 0.0)
         if KEYS:
-            tl.store(dk + d_tile, (grad_k * slope(keys)).to(dk.dtype.element_ty), mask=in_keys)
+            tl.store(dk + d_tile, grad_k.to(dk.dtype.element_ty), mask=in_keys)
         if VALUES:
             tl.store(dv + e_tile, grad_v.to(dv.dtype.element_ty), mask=in_values)
         q -= BT * D

@@ -180,8 +180,9 @@ def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:
     """How many at most, of a sequence that long.
 
     One program a (batch, head) and value block leaves most of a card idle when those are few. Segments fill
-    it, for one more read of k and v; forward, where the card is half full already, they are not worth that.
-    The kernels that go back hold more and wait longer: they are worth it until the card is full.
+    it, for one more read of k and v; forward, where there is a program for every other multiprocessor
+    already, they are not worth that. The kernels that go back wait longer: they are worth it up to twice as
+    many programs, of four warps.
     """
     programs = case.batch * case.heads * tiles.value_blocks
     # A thread has up to 255 registers of a multiprocessor's 65536: 8 warps fill one.

@@ -32,7 +32,7 @@ def scan(
     `lengths` add nothing. `KEEP` stores den, for the backward.
 
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
-    transposed, [BV, BD], z [BD] and u(i-j) [BT, BT] stay in float32 registers.
+    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
     Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
     the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
     """

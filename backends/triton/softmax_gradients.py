@@ -110,11 +110,12 @@ def softmax_key_value_gradients(
     j = first + rows
     d, e = tl.arange(0, BD), tl.arange(0, BV)
     in_head, in_value, real = d < D, e < DV, j < m
+    seen = j < count  # padding may be anything
     at, at_value = (pair * m + first) * D, (pair * m + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
-    keys = tl.load(k + at + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0)  # [BN, BD]
+    keys = tl.load(k + at + d_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)  # [BN, BD]
     values = tl.load(
-        v + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
+        v + at_value + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0
     )  # [BN, BV]
     start = first // BM * BM if CAUSAL else 0
     q += (head + start) * D

@@ -24,7 +24,7 @@ MAX_DIM = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """One kernel's tile sizes; dims are padded to a power of two of at least 16, the least a dot takes."""
+    """One kernel's tile sizes; dims are padded to a power of two, of at least 16 where there is a dot."""
 
     rows: int
     """Queries a block; in a chunked kernel the chunk, queries and keys alike."""
@@ -91,7 +91,7 @@ def softmax_tiles(case: Case) -> Tiles:
 def linear_tiles(case: Case) -> Tiles:
     """Those of the chunked kernels.
 
-    value_dim is split over programs where the float32 states [head_dim, value_dim] of one would not fit
+    value_dim is split over programs where the float32 states [value_dim, head_dim] of one would not fit
     beside its other tiles. float32 products run on the ordinary cores, whose operands lie in registers
     along the whole summed dimension: so its chunks are short.
     """

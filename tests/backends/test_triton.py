@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -50,12 +51,16 @@ def attend(case: Case, inputs: Inputs) -> Array:
     return kernel.outputs(result)["o"]
 
 
-def check_gradients(case: Case, inputs: Inputs | None = None) -> None:
-    case = case.replace(mode="forward_backward")
-    inputs = make_inputs(case) if inputs is None else inputs
+def outputs_of(case: Case, inputs: Inputs) -> Mapping[str, Array]:
     kernel = load_backend("triton").build(case, "fused")
     kernel.load(inputs)
-    outputs = kernel.outputs(kernel())
+    return kernel.outputs(kernel())
+
+
+def check_gradients(case: Case) -> None:
+    case = case.replace(mode="forward_backward")
+    inputs = make_inputs(case)
+    outputs = outputs_of(case, inputs)
     judge = Judge(case, inputs)
     assert judge.contract_problem(outputs) is None
     for name, agreement in judge.agreement("fused", outputs).items():
@@ -135,11 +140,21 @@ def test_batches_and_heads_stay_apart(kind: Any, causal: bool) -> None:
     check(Case(spec=AttentionSpec(kind=kind, causal=causal), batch=2, heads=3, seq_len=40, head_dim=8))
 
 
-@pytest.mark.parametrize(("segments", "dtype"), [(2, "float16"), (3, "float32")])
+@pytest.mark.parametrize(
+    ("n", "segments", "beta", "dtype"),
+    [
+        (205, 2, 0.999, "float16"),
+        (333, 3, 0.999, "float32"),
+        (256, 2, 0.999, "float32"),  # every chunk is whole
+        (384, 3, 0.1, "float16"),  # and the momentum dies out within a segment
+        (333, 3, 0.1, "float32"),
+    ],
+)
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
-def test_a_long_sequence_in_segments(kind: Any, causal: bool, segments: int, dtype: Any) -> None:
-    spec = AttentionSpec(kind=kind, causal=causal, beta=0.999)
-    n = 128 * (segments - 1) + 77
+def test_a_sequence_in_segments(
+    kind: Any, causal: bool, n: int, segments: int, beta: float, dtype: Any
+) -> None:
+    spec = AttentionSpec(kind=kind, causal=causal, beta=beta)
     case = Case(spec=spec, heads=1, seq_len=n, head_dim=16, value_dim=8, dtype=dtype)
     assert load_backend("triton").build(case, "fused").config["segments"] == segments
     check_gradients(case)
@@ -158,14 +173,16 @@ def test_a_long_sequence_in_segments(kind: Any, causal: bool, segments: int, dty
 def test_padding_and_keys_of_another_length(kind: Any, causal: bool, seq_len: int, lengths: Any) -> None:
     spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
     sizes: Any = {"batch": 3, "heads": 2, "seq_len": seq_len, "kv_len": 130, "head_dim": 16, "value_dim": 8}
-    case = Case(spec=spec, lengths=lengths, **sizes)
+    case = Case(spec=spec, lengths=lengths, mode="forward_backward", **sizes)
     inputs = make_inputs(case)
     for index, length in enumerate(case.key_lengths):
         inputs.k[index, :, length:] = np.nan  # padding may be anything
         inputs.v[index, :, length:] = np.nan
     clean = Inputs(q=inputs.q, k=np.nan_to_num(inputs.k), v=np.nan_to_num(inputs.v), do=inputs.do)
-    np.testing.assert_array_equal(attend(case, inputs), attend(case, clean))
-    check_gradients(case, make_inputs(case.replace(mode="forward_backward")))
+    found, wanted = outputs_of(case, inputs), outputs_of(case, clean)
+    for name in ("o", "dq", "dk", "dv"):
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+    check_gradients(case)
 
 
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)

@@ -10,7 +10,7 @@ import pytest
 from mtbench import AttentionSpec, Case, load_backend
 from mtbench.errors import BadInput
 from mtbench.inputs import make_inputs
-from mtbench.oracle import attention
+from mtbench.oracle import Rows, attention
 from mtbench.registry import import_part
 
 torch = pytest.importorskip("torch")
@@ -20,11 +20,12 @@ DEVICE = "cuda" if ON_A_CARD else "cpu"
 UNAVAILABLE = load_backend("triton").unavailable(DEVICE)
 pytestmark = [
     pytest.mark.triton,
+    *([pytest.mark.gpu] if ON_A_CARD else []),
     pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE)),
 ]
 
 TOLERANCE = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 5e-3}
-N = 37
+N = 17
 KINDS = pytest.mark.parametrize(
     "spec",
     [
@@ -47,7 +48,7 @@ def a_case(spec: AttentionSpec, dtype: str, head_dim: int = 64, value_dim: int =
     return Case(
         spec=spec,
         batch=2,
-        heads=3,
+        heads=1,
         seq_len=sizes.get("seq_len", N),
         head_dim=head_dim,
         value_dim=value_dim,
@@ -84,7 +85,9 @@ def error(case: Case, prompt: int) -> float:
     o = decoded(case, prompt)
     assert o.dtype == getattr(torch, case.dtype)
     found = o.double().cpu().numpy()
-    truth = attention(case, make_inputs(case))[:, :, prompt:]
+    after = np.arange(prompt, case.seq_len)
+    rows = Rows({(b, h): after for b in range(case.batch) for h in range(case.heads)}, complete=False)
+    truth = attention(case, make_inputs(case), rows).reshape(found.shape)
     return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
 
 
@@ -99,15 +102,15 @@ def test_tokens_one_by_one(spec: AttentionSpec, dtype: str, head_dim: int, value
 
 
 @KINDS
-@pytest.mark.parametrize("prompt", [1, 20, N - 1])
+@pytest.mark.parametrize("prompt", [1, N // 2, N - 1])
 def test_after_a_prompt(spec: AttentionSpec, prompt: int) -> None:
     assert error(a_case(spec, "float32", 40, 24), prompt) < TOLERANCE["float32"]
 
 
 @KINDS
 def test_a_long_prompt_ends_the_tables(spec: AttentionSpec) -> None:
-    """beta^n no longer counts where the table of it ends."""
-    assert error(a_case(spec, "float32", 8, 8, seq_len=2000), 1999) < TOLERANCE["float32"]
+    """beta^n no longer counts where the table of it ends; at .999 that is at 18,013."""
+    assert error(a_case(spec, "float32", 8, 8, seq_len=19_000), 18_999) < TOLERANCE["float32"]
 
 
 def test_very_negative_queries_and_keys() -> None:

@@ -134,14 +134,15 @@ def test_any_size(kind: Any, causal: bool, dtype: Any) -> None:
 @DTYPES
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
 def test_gradients(kind: Any, causal: bool, dtype: Any) -> None:
-    """The shapes of SIZES, one in segments, and some drawn by seed."""
+    """The shapes of SIZES, some in segments, with whole chunks and without, and some drawn by seed."""
     rng = np.random.default_rng(5)
     drawn = [
         (int(rng.integers(1, 3)), 2, int(rng.integers(1, 600)), *(int(x) for x in rng.integers(1, 257, 2)))
         for _ in range(6)
     ]
-    for size in (*SIZES, (1, 2, 5001, 64, 64), *drawn):
+    for size in (*SIZES, (1, 2, 5001, 64, 64), (1, 2, 4096, 64, 64), *drawn):
         check_gradients(a_case(kind, causal, size, dtype))
+    check_gradients(a_case(kind, causal, (1, 2, 1000, 64, 64), dtype, beta=0.1))  # dies out within a segment
 
 
 @DTYPES
