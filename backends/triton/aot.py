@@ -24,7 +24,7 @@ from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
 from . import compile_all
 from .decode import empty_state, step
-from .launch import enter, options
+from .launch import Launch, enter, options
 from .plan import make_plan
 from .tiles import Tiles
 
@@ -61,13 +61,7 @@ def compiled(case: Case, capability: int = HOPPER) -> list[tuple[Resources, byte
     """The same, each with its cubin."""
     enter("cuda")
     found: list[tuple[Resources, bytes]] = []
-
-    def compile_(
-        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
-    ) -> None:
-        found.append(_compile(kernel, args, constants, tiles, capability))
-
-    compile_all(case, make_plan(case, "meta"), compile_)
+    compile_all(case, make_plan(case, "meta"), _into(found, capability))
     return found
 
 
@@ -76,20 +70,25 @@ def decode_resources(
 ) -> Resources:
     """The same of the kernel that decodes a token."""
     enter("cuda")
-    found: list[Resources] = []
-
-    def compile_(
-        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
-    ) -> None:
-        found.append(_compile(kernel, args, constants, tiles, capability)[0])
-
+    found: list[tuple[Resources, bytes]] = []
     state = empty_state(spec, batch=1, heads=1, head_dim=head_dim, value_dim=value_dim, device="meta")
     q, k, v = (
         torch.empty((1, 1, dim), dtype=getattr(torch, dtype), device="meta")
         for dim in (head_dim, head_dim, value_dim)
     )
-    step(spec, q, k, v, state, launch=compile_)
-    return found[0]
+    step(spec, q, k, v, state, launch=_into(found, capability))
+    return found[0][0]
+
+
+def _into(found: list[tuple[Resources, bytes]], capability: int) -> Launch:
+    """A launch that only compiles, and adds what it made."""
+
+    def launch(
+        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
+    ) -> None:
+        found.append(_compile(kernel, args, constants, tiles, capability))
+
+    return launch
 
 
 def _compile(

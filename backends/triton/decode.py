@@ -19,6 +19,7 @@ import triton.language as tl
 from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec
 
+from ..torch_forms.linear import phi
 from .launch import Launch, start
 from .maps import feature_map, row_sum
 from .tables import weights
@@ -101,7 +102,7 @@ def empty_state(
     if max(head_dim, value_dim) > MAX_DIM:
         raise BadInput(f"head_dim and value_dim are at most {MAX_DIM} here, not {head_dim} and {value_dim}")
     shape = (batch, heads, value_dim, head_dim)
-    blocks = -(-value_dim // _tiles(head_dim, value_dim).value_dim)
+    blocks = _tiles(head_dim, value_dim).value_blocks
     return DecodeState(
         s=torch.zeros(shape, device=device),
         p=torch.zeros(shape, device=device) if spec.kind == "momentum" else None,
@@ -118,16 +119,16 @@ def state_after(spec: AttentionSpec, k: torch.Tensor, v: torch.Tensor) -> Decode
     state = empty_state(
         spec, batch=batch, heads=heads, head_dim=head_dim, value_dim=value_dim, device=str(k.device)
     )
-    phi = k.float().clamp(min=0) + k.float().clamp(max=0).exp()  # elu + 1 would round small ones away
+    phi_k = phi(k.float())
     vT = v.float().transpose(2, 3)
-    state.z.copy_(phi.sum(2, keepdim=True).expand_as(state.z))
+    state.z.copy_(phi_k.sum(2, keepdim=True).expand_as(state.z))
     if state.p is None:
-        state.s.copy_(vT @ phi)
+        state.s.copy_(vT @ phi_k)
         return state
     u, b = weights(spec.beta, n, str(k.device))
     back = torch.arange(n - 1, -1, -1, device=k.device).clamp(max=u.numel() - 1)  # from each key to the last
-    state.s.copy_(vT @ (phi * u[back][:, None]))
-    state.p.copy_(vT @ (phi * b[back][:, None]))
+    state.s.copy_(vT @ (phi_k * u[back][:, None]))
+    state.p.copy_(vT @ (phi_k * b[back][:, None]))
     return state
 
 

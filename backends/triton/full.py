@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, operand, product, row_sum, rows_before
+from .maps import both, feature_map, first_row, operand, product, row_sum, rows_before
 from .plan import Plan
 from .states import key_value_states
 
@@ -39,16 +39,15 @@ def apply(
     o_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
     slot = pair * slots
     state = operand(tl.load(s_in + slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]), DOT)  # [BV, BD]
-    z = operand(tl.broadcast_to(tl.load(z_in + slot * BD + d)[None, :], [16, BD]), DOT)
+    z = operand(first_row(tl.load(z_in + slot * BD + d), 16), DOT)  # a dot takes no fewer columns
     length = tl.minimum(segment, n - first)
     for start in range(0, length, BT):
         real = rows_before(t, length - start, WHOLE)
         queries = tl.load(q + q_tile, mask=both(real[:, None], (d < D)[None, :], ALL_D), other=0.0)
         phi = operand(feature_map(queries), DOT)  # [BT, BD]
         num = product(phi, tl.trans(state), tl.full([BT, BV], 0.0, tl.float32), DOT)
-        # phi(q) . z, 16 times over: a dot takes no less. z is 0 where phi is of padding.
         total = product(phi, tl.trans(z), tl.full([BT, 16], 0.0, tl.float32), DOT)
-        total = row_sum(total, 1) / 16 + eps  # [BT]
+        total = row_sum(total, 1) + eps  # [BT]; z is 0 where phi is of padding
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
                 tl.store(den + head + start + t, total, mask=real)

@@ -99,7 +99,7 @@ def states(
     S = tl.full([BV, BD], 0.0, tl.float32)
     P = tl.full([BV, BD], 0.0, tl.float32)
     Z = tl.full([GROUPS, BD], 0.0, tl.float32)
-    begin = length * 0
+    begin = length * 0  # a tensor, as border is
     if MOMENTUM:
         if GRADIENT:
             border = tl.minimum((last + BT - 1) // BT * BT, length)
