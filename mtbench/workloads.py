@@ -193,8 +193,9 @@ PRESETS = {
                         attention=("linear", "momentum"),
                         seq_len=(n,),
                         head_dim=(d,),
+                        mode=modes,
                     )
-                    for n, d in ((131072, 64), (65536, 128))
+                    for n, d, modes in ((131072, 64, BOTH_MODES), (65536, 128, ("forward",)))
                 ),
             ),
             sampling=Sampling(least_s=0.1, limit_s=0.5),
