@@ -40,81 +40,50 @@ a scan the two computations cannot be merged by the compiler, so nothing need pr
 def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     """An einsum of two operands rounded to the case's dtype, accumulated and returned in float32.
 
-    In bfloat16 autodiff's products round their float32 cotangents to bfloat16 as well. float16 keeps them in
-    float32: they shrink as 1/seq_len, below float16's range, and where eps is most of a normaliser they are
-    up to 1/eps times as large as its output's, above it.
+    So are its gradients, unrounded: one may be a term of a sum that nearly cancels. What comes back is rounded
+    to bfloat16 before it is multiplied. float16 keeps it in float32: gradients shrink as 1/seq_len, below
+    float16's range, and where eps is most of a normaliser they are up to 1/eps times as large as its output's,
+    above it.
     """
-    if case.dtype == "float16":
-        return _float16_product(equation, a.astype(jnp.float32), b.astype(jnp.float32))
-    a, b = a.astype(case.dtype), b.astype(case.dtype)
-    if case.dtype == "bfloat16":
-        return _bfloat16_product(equation, a, b)
-    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    if case.dtype == "float32":
+        return exact(equation, a, b)
+    return _half_product(equation, case.dtype, a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _bfloat16_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """bfloat16 operands, float32 sums and result.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _half_product(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """float32 operands rounded to `dtype`, float32 sums and result.
 
-    Its gradients are written out because autodiff hands the float32 cotangent to the product itself. XLA's
-    Triton kernels seem to cut its last 16 bits off where its other ones round: on an H100 dq of the parallel
-    form was beyond its tolerance with them, and within it without. Converting it to bfloat16 first was not
-    always enough: XLA merges that into its kernel.
+    Its gradients are written out because autodiff would give an operand's in the operand's own dtype.
     """
-    return jnp.einsum(
-        equation,
-        a,
-        b,
-        precision=lax.DotAlgorithmPreset.BF16_BF16_F32,
-        preferred_element_type=jnp.float32,
-    )
+    return _half_forward(equation, dtype, a, b)[0]
 
 
 Operands = tuple[jax.Array, jax.Array]
 
 
-def _forward(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
-    return _bfloat16_product(equation, a, b), (a, b)
-
-
-def _backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
-    a, b = operands
-    inputs, result = equation.split("->")
-    left, right = inputs.split(",")
-    # XLA may do a conversion alone inside of a product, by cutting; after this rounding none is left to cut.
-    do = lax.reduce_precision(cotangent, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)
-    da = _bfloat16_product(f"{result},{right}->{left}", do, b)
-    db = _bfloat16_product(f"{result},{left}->{right}", do, a)
-    return da.astype(a.dtype), db.astype(b.dtype)
-
-
-_bfloat16_product.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _float16_product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """float32 operands rounded to float16, float32 sums and result.
-
-    Its gradients are written out because autodiff would give an operand's in the operand's own float16.
-    """
-    return _forward16(equation, a, b)[0]
-
-
-def _forward16(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
-    a, b = a.astype(jnp.float16), b.astype(jnp.float16)
-    result = jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+def _half_forward(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    a, b = a.astype(dtype), b.astype(dtype)
+    precision = lax.DotAlgorithmPreset.BF16_BF16_F32 if dtype == "bfloat16" else lax.Precision.HIGHEST
+    result = jnp.einsum(equation, a, b, precision=precision, preferred_element_type=jnp.float32)
     return result, (a, b)
 
 
-def _backward16(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
+def _half_backward(equation: str, dtype: str, operands: Operands, cotangent: jax.Array) -> Operands:
     a, b = operands
     inputs, result = equation.split("->")
     left, right = inputs.split(",")
-    da = exact(f"{result},{right}->{left}", cotangent, b)
-    return da, exact(f"{result},{left}->{right}", cotangent, a)
+
+    def multiply(equation: str, other: jax.Array) -> jax.Array:
+        if dtype == "bfloat16":
+            return _half_forward(equation, dtype, cotangent, other)[0]
+        return exact(equation, cotangent, other)
+
+    return multiply(f"{result},{right}->{left}", b), multiply(f"{result},{left}->{right}", a)
 
 
-_float16_product.defvjp(_forward16, _backward16)
+_half_product.defvjp(_half_forward, _half_backward)
 
 
 def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
