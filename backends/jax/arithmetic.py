@@ -40,10 +40,10 @@ a scan the two computations cannot be merged by the compiler, so nothing need pr
 def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     """An einsum of two operands rounded to the case's dtype, accumulated and returned in float32.
 
-    So are its gradients, unrounded: one may be a term of a sum that nearly cancels. What comes back is rounded
-    to bfloat16 before it is multiplied. float16 keeps it in float32: gradients shrink as 1/seq_len, below
-    float16's range, and where eps is most of a normaliser they are up to 1/eps times as large as its output's,
-    above it.
+    So are its gradients, unrounded: one may be a term of a sum that nearly cancels. What comes back is
+    rounded to bfloat16 before it is multiplied. float16 keeps it in float32: gradients shrink as 1/seq_len,
+    below float16's range, and where eps is most of a normaliser they are up to 1/eps times as large as its
+    output's, above it.
     """
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     if case.dtype == "float32":
