@@ -19,6 +19,7 @@ __all__ = [
     "exact",
     "feature",
     "finish",
+    "from_state",
     "join",
     "key_feature",
     "key_scale",
@@ -95,6 +96,14 @@ def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
         precision=lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
+
+
+def from_state(equation: str, phi_q: jax.Array, state: jax.Array, case: Case) -> jax.Array:
+    """An einsum of queries and a state, in float32. In bfloat16 the state is rounded to be multiplied, as
+    keys and values are; it is not in float16, past whose range it may be."""
+    if case.dtype == "float16":
+        return exact(equation, phi_q, state)
+    return product(equation, phi_q, state, case)
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:

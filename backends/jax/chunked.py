@@ -7,14 +7,17 @@ and ``u(n) = (1 - beta^n) / (1 - beta^C)``, the weights in units of ``gamma (1 -
 - num_i = phi(q_i)^T (S + beta u(i) P) + sum_{j<=i} u(i-j+1) (phi(q_i) . phi(k_j)) v_j
 - S <- S + beta u(C) P + sum_j u(C-j+1) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
 
-On a CPU one `lax.scan` goes from chunk to chunk and keeps what it works on in cache. On a GPU that is a
-string of small kernels, so there every chunk is summed at once, an associative scan over the sums makes the
-states, and every chunk is finished at once.
+A `lax.scan` goes from step to step of T chunks, which are computed side by side: a step's intermediates are
+meant to stay in cache, which on a CPU holds one chunk of every head, and on a GPU enough of them to be busy.
+Each step reads its part of q, k and v where it lies, and writes its part of o into one array. The backward
+goes from the last step to the first, from the state that the forward kept for each, and computes the rest of
+it again: memory O(N d), a step's own intermediates aside.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +29,23 @@ from mtbench.spec import Case
 from .arithmetic import (
     exact,
     finish,
+    from_state,
     join,
     key_feature,
     key_scale,
     product,
     query_feature,
-    recomputed,
     rounded,
     split,
 )
-from .weights import decay, growth, output_factor, weight
+from .weights import Float64, decay, growth, output_factor, weight
 
 __all__ = ["Schedule", "chunked", "schedule"]
+
+
+AT_ONCE = 1 << 16
+"""Positions of all batches and heads that a GPU works on in one step: their scores and states, about 60 MB at
+head_dim 64, lie mostly in its L2."""
 
 
 class Schedule(NamedTuple):
@@ -45,15 +53,17 @@ class Schedule(NamedTuple):
 
     chunk: int
     """C, positions a chunk."""
-    batched: bool
-    """All chunks at once, instead of one after another."""
+    chunks: int
+    """T, those of a step."""
 
 
 def schedule(case: Case) -> Schedule:
-    """The schedule of a case, by its device and length."""
-    if case.device == "cuda":
-        return Schedule(chunk=min(128, case.seq_len), batched=True)
-    return Schedule(chunk=min(64, case.seq_len), batched=False)
+    """The schedule of a case, by its device and sizes."""
+    if case.device != "cuda":
+        return Schedule(chunk=min(64, case.seq_len), chunks=1)
+    chunk = min(128, case.seq_len)
+    wanted = max(1, AT_ONCE // (case.batch * case.heads * chunk))
+    return Schedule(chunk=chunk, chunks=min(wanted, -(-case.seq_len // chunk)))
 
 
 class State(NamedTuple):
@@ -75,53 +85,116 @@ def chunked(
     Pure in its arrays: jit, vmap and grad apply. Another schedule than the case's own gives the same numbers.
     """
     chosen = chosen or schedule(case)
-    if case.spec.causal:
-        return (_batched if chosen.batched else _scanned)(q, k, v, case, chosen.chunk)
-    return _full(q, k, v, case, chosen)
+    if not case.spec.causal:
+        return _full(q, k, v, case, chosen)
+    n, length = q.shape[2], chosen.chunk * chosen.chunks
+    # What fills up the last step is after every query.
+    q, k, v = (_filled(x, length) for x in (q, k, v))
+    return _causal(q, k, v, case, chosen)[:, :, :n]
 
 
-def _scanned(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, size: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _causal(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule) -> jax.Array:
+    """Causal attention of whole steps."""
+    return _walk(q, k, v, case, chosen, keep=False)[0]
+
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array, "State | None"]
+
+
+def _walk(
+    q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule, *, keep: bool
+) -> tuple[jax.Array, State | None]:
+    """The output, and with `keep` the state before every step, [steps, ...]."""
     (b, h, n, d), e = k.shape, v.shape[3]
-    scale = key_scale(k, case)
+    length, scale = chosen.chunk * chosen.chunks, key_scale(k, case)
 
-    @recomputed
-    def step(state: State, chunk: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
-        q_c, k_c, v_c = chunk
-        phi_k = key_feature(k_c, scale)
-        o = _output(query_feature(q_c, scale, case), phi_k, v_c, state, case)
-        return _advance(state, _sums(phi_k, v_c, case), size, case), o
+    def advance(carried: tuple[State, jax.Array], i: jax.Array) -> tuple[Any, State | None]:
+        before, o = carried
+        q_i, k_i, v_i = (_part(x, i, length) for x in (q, k, v))
+        after, o_i = _step(before, q_i, k_i, v_i, scale, case, chosen)
+        return (after, _with_part(o, o_i, i, length)), before if keep else None
 
-    # What fills up the last chunk is after every query.
-    chunks = tuple(jnp.moveaxis(split(x, size), 2, 0) for x in (q, k, v))
     zeros = jnp.zeros((b, h, d, e), jnp.float32)
     start = State(zeros if case.spec.beta else None, zeros, jnp.zeros((b, h, d), jnp.float32))
-    _, o = lax.scan(step, start, chunks)
-    return join(jnp.moveaxis(o, 0, 2), n)
+    o = jnp.zeros((b, h, n, e), case.dtype)
+    (_, o), kept = lax.scan(advance, (start, o), jnp.arange(n // length))
+    return o, kept
 
 
-def _batched(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, size: int) -> jax.Array:
-    q_c, k_c, v_c = (split(x, size) for x in (q, k, v))
-    scale = key_scale(k, case)[..., None]
+def _keeping(
+    q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule
+) -> tuple[jax.Array, Residuals]:
+    o, kept = _walk(q, k, v, case, chosen, keep=True)
+    return o, (q, k, v, kept)
+
+
+def _back(case: Case, chosen: Schedule, residuals: Residuals, do: jax.Array) -> tuple[jax.Array, ...]:
+    q, k, v, kept = residuals
+    assert kept is not None  # noqa: S101  (`_keeping` makes it)
+    length, scale = chosen.chunk * chosen.chunks, key_scale(k, case)
+
+    def retreat(carried: tuple[State, Any], at: tuple[jax.Array, State]) -> tuple[Any, None]:
+        (after, grads), (i, before) = carried, at
+        parts = (_part(x, i, length) for x in (q, k, v))
+        step = functools.partial(_step, scale=scale, case=case, chosen=chosen)
+        _, pull = jax.vjp(step, before, *parts)
+        state, *own = pull((after, _part(do, i, length)))
+        return (state, tuple(_with_part(x, x_i, i, length) for x, x_i in zip(grads, own, strict=True))), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), kept)
+    grads = tuple(jnp.zeros_like(x) for x in (q, k, v))
+    steps = jnp.arange(q.shape[2] // length)
+    (_, grads), _ = lax.scan(retreat, (zeros, grads), (steps, kept), reverse=True)
+    return grads
+
+
+_causal.defvjp(_keeping, _back)
+
+
+def _filled(x: jax.Array, length: int) -> jax.Array:
+    """[batch, heads, positions, dim], the last position repeated up to a multiple of `length`."""
+    tail = -x.shape[2] % length
+    return jnp.pad(x, ((0, 0), (0, 0), (0, tail), (0, 0)), mode="edge") if tail else x
+
+
+def _part(x: jax.Array, i: jax.Array, length: int) -> jax.Array:
+    """The i-th `length` positions."""
+    return lax.dynamic_slice_in_dim(x, i * length, length, 2)
+
+
+def _with_part(x: jax.Array, part: jax.Array, i: jax.Array, length: int) -> jax.Array:
+    return lax.dynamic_update_slice_in_dim(x, part, i * length, 2)
+
+
+def _step(
+    before: State, q: jax.Array, k: jax.Array, v: jax.Array, scale: jax.Array, case: Case, chosen: Schedule
+) -> tuple[State, jax.Array]:
+    """The state after T chunks and their output [batch, heads, T C, value_dim]."""
+    q_c, k_c, v_c = (split(x, chosen.chunk) for x in (q, k, v))
+    scale = scale[..., None]
     phi_k = key_feature(k_c, scale)
-    before = _states_before(_sums(phi_k, v_c, case), size, case)
-    return join(_output(query_feature(q_c, scale, case), phi_k, v_c, before, case), q.shape[2])
+    after, each = _states(before, _sums(phi_k, v_c, case), chosen, case)
+    o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case)
+    return after, join(o, q.shape[2])
 
 
 def _full(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule) -> jax.Array:
     """Eq 14: weights by absolute position, so one state serves every query."""
     n, beta, size, scale = k.shape[2], case.spec.beta, chosen.chunk, key_scale(k, case)
+    batched = chosen.chunks > 1  # all chunks at once, instead of one after another
     left = np.arange(n, -(-n % size), -1).reshape(-1, size, 1)
     weights = jnp.asarray(weight(beta, np.maximum(left, 0), n), jnp.float32)
     real = jnp.asarray(left > 0, jnp.float32)
 
     def sums(chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         k_c, v_c, w_c, real_c = chunk
-        phi_k = key_feature(k_c, scale[..., None] if chosen.batched else scale)
+        phi_k = key_feature(k_c, scale[..., None] if batched else scale)
         S = product("...jd,...je->...de", phi_k * w_c, v_c, case)
         return S, jnp.sum(rounded(phi_k, case) * real_c, -2)
 
     k_c, v_c = split(k, size), split(v, size)
-    if chosen.batched:
+    if batched:
         S, z = (jnp.sum(x, 2) for x in sums((k_c, v_c, weights, real)))
     else:
         chunks = (jnp.moveaxis(k_c, 2, 0), jnp.moveaxis(v_c, 2, 0), weights, real)
@@ -146,10 +219,10 @@ def _output(
     weights = jnp.asarray(weight(beta, np.maximum(i - j + 1, 0), size), jnp.float32)
     phi_q = rounded(phi_q, case)
     num = product("...ij,...je->...ie", scores * weights, v, case)
-    num += exact("...id,...de->...ie", phi_q, before.S)
+    num += from_state("...id,...de->...ie", phi_q, before.S, case)
     if before.P is not None:
         reach = jnp.asarray(beta * weight(beta, i[:, :1] + 1, size), jnp.float32)
-        num += reach * exact("...id,...de->...ie", phi_q, before.P)
+        num += reach * from_state("...id,...de->...ie", phi_q, before.P, case)
     den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
     return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
 
@@ -166,34 +239,38 @@ def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
     return State(P, S, jnp.sum(rounded(phi_k, case), -2))
 
 
-def _advance(before: State, own: State, size: int, case: Case) -> State:
-    """The state after a chunk of `size` positions."""
-    beta, z = case.spec.beta, before.z + own.z
-    if before.P is None or own.P is None:
-        return State(None, before.S + own.S, z)
-    gone = float(growth(beta, size))
-    # Not beta^C * P: float32 has the small 1 - beta^C more exactly, and the error adds up over the chunks.
-    return State(before.P + (own.P - gone * before.P), before.S + beta * before.P + own.S, z)
+def _states(before: State, own: State, chosen: Schedule, case: Case) -> tuple[State, State]:
+    """The state after all chunks, and every chunk's before it, from the chunks' own sums [..., T, ...].
 
-
-def _states_before(own: State, size: int, case: Case) -> State:
-    """Every chunk's state before it, from every chunk's own sums [batch, heads, chunks, ...].
-
-    Two runs of chunks combine associatively, each with the ``gone = 1 - beta^L`` of its length L.
+    With one chunk it is one addition. Over several, T: ``S_t = S + c(t C) P + sum_{s<t} (S_s + c((t-1-s) C)
+    P_s)`` and ``P_t = beta^(t C) P + sum_{s<t} beta^((t-1-s) C) P_s``, c(n) being beta u(n), as products with
+    weights of T x T.
     """
-    beta = case.spec.beta
-    unit = float(growth(beta, size))
+    beta, size, count = case.spec.beta, chosen.chunk, chosen.chunks
+    if count == 1:
+        S, z = before.S[:, :, None] + own.S, before.z[:, :, None] + own.z
+        P = None
+        if before.P is not None and own.P is not None:
+            S += beta * before.P[:, :, None]
+            # Not beta^C * P: float32 has the small 1 - beta^C more exactly, and errors add up over chunks.
+            P = before.P[:, :, None] + (own.P - float(growth(beta, size)) * before.P[:, :, None])
+        after = jax.tree.map(lambda x: x[:, :, 0], State(P, S, z))
+        return after, jax.tree.map(lambda x: x[:, :, None], before)
+    t = np.arange(count + 1)[:, None]
+    gap = t - 1 - np.arange(count)
+    earlier, gap = gap >= 0, np.maximum(gap, 0) * size
 
-    Run = tuple[State, jax.Array]
+    def mix(weights: Float64, x: jax.Array) -> jax.Array:
+        flat = x.reshape(*x.shape[:3], -1)
+        mixed = exact("ts,bhsx->bhtx", jnp.asarray(np.where(earlier, weights, 0.0), jnp.float32), flat)
+        return mixed.reshape(*x.shape[:2], count + 1, *x.shape[3:])
 
-    def combine(first: Run, second: Run) -> Run:
-        (one, gone1), (two, gone2) = first, second
-        z, gone = one.z + two.z, gone1 + (1.0 - gone1) * gone2
-        if one.P is None or two.P is None:
-            return State(None, one.S + two.S, z), gone
-        S = one.S + (beta / unit) * gone2 * one.P + two.S
-        return State(one.P + (two.P - gone2 * one.P), S, z), gone
-
-    lengths = jnp.full((1, 1, own.z.shape[2], 1, 1), unit, jnp.float32)
-    after, _ = lax.associative_scan(combine, (own, lengths), axis=2)
-    return jax.tree.map(lambda x: jnp.concatenate([jnp.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2), after)
+    ones = np.ones_like(gap, np.float64)
+    S, z, P = before.S[:, :, None] + mix(ones, own.S), before.z[:, :, None] + mix(ones, own.z), None
+    if before.P is not None and own.P is not None:
+        rolled = jnp.asarray(beta * weight(beta, t * size, size), jnp.float32)[..., None]
+        left = jnp.asarray(decay(beta, t * size), jnp.float32)[..., None]
+        S += mix(beta * weight(beta, gap, size), own.P) + rolled * before.P[:, :, None]
+        P = mix(decay(beta, gap), own.P) + left * before.P[:, :, None]
+    every = State(P, S, z)
+    return jax.tree.map(lambda x: x[:, :, -1], every), jax.tree.map(lambda x: x[:, :, :-1], every)

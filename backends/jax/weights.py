@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["decay", "growth", "output_factor", "weight"]
+__all__ = ["Float64", "decay", "growth", "output_factor", "weight"]
 
 Float64 = NDArray[np.float64]
 

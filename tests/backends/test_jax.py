@@ -184,9 +184,9 @@ def differentiated(function: Any, case: Case) -> Any:
     ("function", "kind"),
     [
         (partial(softmax.chunked, size=32), "softmax"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(32, batched=True)), "linear"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(7, batched=True)), "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(7, batched=False)), "momentum"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(32, chunks=3)), "linear"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(7, chunks=5)), "momentum"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(7, chunks=1)), "momentum"),
     ],
 )
 def test_every_schedule_gives_the_same(function: Any, kind: str, causal: bool) -> None:
@@ -276,7 +276,7 @@ def test_weights_are_exact(beta: float) -> None:
     [
         (softmax.chunked, "softmax"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(128, batched=True)), "momentum"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(128, chunks=4)), "momentum"),
         (linear.recurrent, "momentum"),
     ],
 )
@@ -304,7 +304,7 @@ def largest(function: Any, case: Case) -> int:
         (linear.parallel, "momentum"),
         (linear.recurrent, "momentum"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(4, batched=True)), "momentum"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(4, chunks=3)), "momentum"),
     ],
 )
 def test_jit_vmap_and_grad(function: Any, kind: str) -> None:

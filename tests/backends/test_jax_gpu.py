@@ -121,7 +121,7 @@ def test_a_long_sequence(dtype: str) -> None:
         (linear.parallel, "momentum"),
         (linear.recurrent, "momentum"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(64, batched=False)), "momentum"),
+        (partial(chunked.chunked, chosen=chunked.Schedule(64, chunks=1)), "momentum"),
     ],
 )
 def test_float32_is_not_tf32(function: Any, kind: str) -> None:
