@@ -33,6 +33,7 @@ __all__ = [
     "NAN_IN_V",
     "NAN_LOST",
     "SCORES_ROUNDED",
+    "TF32",
     "AttentionFunction",
     "Backend",
     "Caveat",
@@ -191,6 +192,10 @@ class Backend(Protocol):
 def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
     """What a backend declares as its caveats: none, where it says nothing of them."""
     return tuple(getattr(backend, "caveats", ()))
+
+
+TF32 = "-tf32"
+"""How the name of a form ends that multiplies float32 in TF32, ten bits of mantissa: it is judged as such."""
 
 
 def partial_of(backend: Backend, case: Case, form: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 from mtbench.backend import (
     GROUPED_HEADS,
     NAN_IN_V,
+    TF32,
     Caveat,
     DeclaredBackend,
     Kernel,
@@ -19,7 +20,7 @@ from mtbench.backend import (
     Requirement,
 )
 from mtbench.frameworks import load_framework
-from mtbench.spec import Case
+from mtbench.spec import ATTENTIONS, Case
 
 from .launch import Launch, compile_only, enter, start
 from .tiles import MAX_DIM
@@ -55,8 +56,12 @@ NUMPY_2_4 = Requirement(distribution="numpy", minimum="2.4")
 INTERPRETER_FOR_IT = Requirement(distribution="triton", minimum="3.7")
 
 
+FORMS = ("fused", f"fused{TF32}")
+
+
 class TritonBackend(DeclaredBackend):
-    """The Triton kernels of this folder, each one form: ``fused``.
+    """The Triton kernels of this folder in one form, ``fused``, and in ``fused-tf32``, in which tensor cores
+    multiply float32.
 
     On a CPU Triton interprets them: right numbers, and times that mean nothing.
     """
@@ -78,15 +83,15 @@ class TritonBackend(DeclaredBackend):
         """
         enter(case.device)
         plans = importlib.import_module(f"{__name__}.plan")
+        tf32 = form.endswith(TF32)
         attention, gradients = kernels_of(case)
         if case.device == "cpu":
-            plan = plans.make_plan(case, "cpu")
+            plan = plans.make_plan(case, "cpu", tf32=tf32)
         else:
             import torch
 
-            plan = plans.make_plan(
-                case, "cuda", torch.cuda.get_device_properties("cuda").multi_processor_count
-            )
+            processors = torch.cuda.get_device_properties("cuda").multi_processor_count
+            plan = plans.make_plan(case, "cuda", processors, tf32=tf32)
             compile_all(case, plan, compile_only)
         if case.mode == "forward":
             function = functools.partial(output, attention, plan)
@@ -120,13 +125,25 @@ def shapes_of(case: Case) -> tuple[Any, ...]:
 BACKEND = TritonBackend(
     name="triton",
     framework="torch",
-    form_table={"softmax": ("fused",), "linear": ("fused",), "momentum": ("fused",)},
+    form_table=dict.fromkeys(ATTENTIONS, FORMS),
     requires=(
         Requirement(distribution="torch", minimum="2.10"),
         Requirement(distribution="triton", minimum="3.5"),
     ),
     limits=(
         GROUPED_HEADS,
+        Limit(
+            kind="never",
+            what="fused-tf32 in a half dtype",
+            reason="TF32 is a way to multiply float32",
+            applies=lambda case, form: form.endswith(TF32) and case.dtype != "float32",
+        ),
+        Limit(
+            kind="never",
+            what="fused-tf32 on a CPU",
+            reason="Triton's interpreter has no tensor cores: it would be fused again, with rounded operands",
+            applies=lambda case, form: form.endswith(TF32) and case.device == "cpu",
+        ),
         Limit(
             kind="notimpl",
             what=f"head_dim above {MAX_DIM}",

@@ -52,16 +52,16 @@ class Resources:
     """Positions that one turn of its loop takes; 0 where it has no tiles."""
 
 
-def resources(case: Case, capability: int = HOPPER) -> list[Resources]:
+def resources(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> list[Resources]:
     """Every kernel that a call of the case launches, compiled for an NVIDIA card of that capability."""
-    return [kernel for kernel, _ in compiled(case, capability)]
+    return [kernel for kernel, _ in compiled(case, capability, tf32=tf32)]
 
 
-def compiled(case: Case, capability: int = HOPPER) -> list[tuple[Resources, bytes]]:
+def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> list[tuple[Resources, bytes]]:
     """The same, each with its cubin."""
     enter("cuda")
     found: list[tuple[Resources, bytes]] = []
-    compile_all(case, make_plan(case, "meta"), _into(found, capability))
+    compile_all(case, make_plan(case, "meta", tf32=tf32), _into(found, capability))
     return found
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "row_max",
     "row_sum",
     "rows_before",
+    "same_dtype",
     "slope",
 ]
 
@@ -103,13 +104,22 @@ def operand(x, DOT: tl.constexpr):
     """A tile as an operand of `product`, which says what `DOT` is."""
     if DOT == "bf16":
         return x.to(tl.bfloat16)
-    elif DOT == "tf32" and x.dtype == tl.float32:  # noqa: RET505  # Triton wants the branches exclusive
-        # The tensor cores cut the low 13 bits off, which would bias every product: round them away first.
+    elif x.dtype == tl.float32:  # noqa: RET505  # Triton wants the branches exclusive
+        return tf32_rounded(x, DOT)
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
+def tf32_rounded(x, DOT: tl.constexpr):
+    """float32 as TF32 where `DOT` says so: its tensor cores cut the low 13 bits off, which would bias every
+    product, so they are rounded away. What else x is is left as it is."""
+    if DOT == "tf32" and x.dtype == tl.float32:
         bits = x.to(tl.int32, bitcast=True)
         rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
         return tl.where(x == x, rounded, x)  # a NaN stays one
-    else:
-        return x.to(tl.float32)
+    else:  # noqa: RET505
+        return x
 
 
 @triton.jit
@@ -119,9 +129,16 @@ def product(a, b, acc, DOT: tl.constexpr):
     - ``bf16``, for bfloat16 inputs: the states too are rounded to it where they meet a query.
     - ``tf32``, for float16 inputs: it has float16's bits of mantissa and float32's range. In float16 itself
       phi(x) of x < -17 is 0, and a state summed over a long sequence is past 65504.
-    - ``ieee``, for float32.
+    - ``ieee``, for float32; ``tf32`` where its form says so.
     """
     if DOT == "tf32":
         return tl.dot(a, b, acc=acc, input_precision="tf32")
     else:  # noqa: RET505
         return tl.dot(a, b, acc=acc, input_precision="ieee")
+
+
+@triton.jit
+def same_dtype(a, b, acc, DOT: tl.constexpr):
+    """``a b``, added to `acc` where that is not None, summed in float32, of two tiles of one dtype: softmax's
+    weights are at most 1 and fit float16. `DOT` is ``ieee`` or, of float32 alone, ``tf32``."""
+    return tl.dot(tf32_rounded(a, DOT), tf32_rounded(b, DOT), acc=acc, input_precision=DOT)

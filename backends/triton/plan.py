@@ -16,7 +16,6 @@ from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_ti
 __all__ = ["Cut", "Plan", "make_plan"]
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
-"""What the chunked kernels take their products in: see `product` in maps.py."""
 CARD = 132
 """Multiprocessors assumed where no card is asked: a Hopper's."""
 MOST = 64
@@ -45,6 +44,8 @@ class Plan:
     case: Case
     tiles: Tiles
     """Those of the forward."""
+    tf32: bool = False
+    """Whether float32 is multiplied in TF32."""
     gradient_tiles: tuple[Tiles, ...] = ()
     """Those of the kernel of dq, then of each launch of the one of dk and dv; softmax has its own."""
     queries: Cut
@@ -58,6 +59,11 @@ class Plan:
     """beta^n, [entries] float32."""
     gain: float = 1.0
     """gamma / (1 - beta)."""
+
+    @property
+    def dot(self) -> str:
+        """What the chunked kernels take their products in: see `product` in maps.py."""
+        return "tf32" if self.tf32 else DOT[self.case.dtype]
 
     @property
     def last(self) -> int:
@@ -84,7 +90,7 @@ class Plan:
             "NV": self.tiles.value_blocks,
             "WHOLE": self.whole(self.queries, self.tiles),
             "GROUPS": self.tiles.groups,
-            "DOT": DOT[self.case.dtype],
+            "DOT": self.dot,
         }
 
     def softmax_constants(self, tiles: Tiles) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class Plan:
             "BV": tiles.value_dim,
             "BM": tiles.rows,
             "BN": tiles.keys,
-            "DOT": "ieee",  # half-precision operands ignore it
+            "DOT": "tf32" if self.tf32 else "ieee",  # half-precision operands ignore it
         }
 
     def gradient_constants(self, cut: Cut, tiles: Tiles) -> dict[str, Any]:
@@ -117,7 +123,7 @@ class Plan:
             "LV": self.tiles.value_blocks * self.tiles.value_dim,
             "WHOLE": self.whole(cut, tiles),
             "GROUPS": tiles.groups,
-            "DOT": DOT[self.case.dtype],
+            "DOT": self.dot,
         }
 
     @property
@@ -132,6 +138,7 @@ def make_plan(
     device: str,
     processors: int = CARD,
     *,
+    tf32: bool = False,
     tiles: Tiles | None = None,
     gradient_tiles: tuple[Tiles, ...] | None = None,
     segments: int | None = None,
@@ -142,6 +149,7 @@ def make_plan(
         case: what to compute.
         device: where the weights go, in torch's words.
         processors: the card's multiprocessors.
+        tf32: whether float32 is multiplied in TF32, ten bits of mantissa.
         tiles: those of the forward's kernels, where others than the ones chosen for it are tried.
         gradient_tiles: the same of the backward's.
         segments: the same of how many parts the sequence has at most.
@@ -152,8 +160,8 @@ def make_plan(
     if case.spec.kind == "softmax":
         tiles = tiles or softmax_tiles(case)
         whole = [Cut(length=n, segments=1, segment=n) for n in (case.seq_len, case.kv_len)]
-        return Plan(case=case, tiles=tiles, queries=whole[0], keys=whole[1], lengths=lengths)
-    tiles = tiles or linear_tiles(case)
+        return Plan(case=case, tiles=tiles, tf32=tf32, queries=whole[0], keys=whole[1], lengths=lengths)
+    tiles = tiles or linear_tiles(case, tf32=tf32)
     cuts = []
     for length in (case.seq_len, case.kv_len):
         most = segments or _segments(case, length, tiles, processors)
@@ -166,7 +174,8 @@ def make_plan(
     return Plan(
         case=case,
         tiles=tiles,
-        gradient_tiles=gradient_tiles or (query_tiles(case), *key_value_tiles(case)),
+        tf32=tf32,
+        gradient_tiles=gradient_tiles or (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32)),
         queries=cuts[0],
         keys=cuts[1],
         lengths=lengths,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import real_keys, row_max, row_sum
+from .maps import real_keys, row_max, row_sum, same_dtype
 from .plan import Plan
 
 __all__ = ["attention"]
@@ -25,7 +25,7 @@ def _block(
     if EDGE:
         k_mask, v_mask = k_mask & (t < left)[None, :], v_mask & (t < left)[:, None]
     kT = tl.load(k + t[None, :] * D + d[:, None], mask=k_mask, other=0.0)  # [BD, BN]
-    scores = tl.dot(q, kT, input_precision=DOT) * factor  # [BM, BN], in base 2
+    scores = same_dtype(q, kT, None, DOT) * factor  # [BM, BN], in base 2
     if DIAGONAL:
         scores = tl.where(i[:, None] >= (j + t)[None, :], scores, float("-inf"))
     if EDGE:
@@ -35,7 +35,7 @@ def _block(
     p = tl.exp2(scores - higher[:, None])  # [BM, BN]
     shrink = tl.exp2(best - higher)
     values = tl.load(v + t[:, None] * DV + e[None, :], mask=v_mask, other=0.0)  # [BN, BV]
-    acc = tl.dot(p.to(values.dtype), values, acc=acc * shrink[:, None], input_precision=DOT)
+    acc = same_dtype(p.to(values.dtype), values, acc * shrink[:, None], DOT)
     return higher, total * shrink + row_sum(p, 1), acc
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, real_keys, row_sum
+from .maps import both, real_keys, row_sum, same_dtype
 from .plan import Plan
 from .tiles import softmax_gradient_tiles
 
@@ -17,7 +17,7 @@ __all__ = ["gradients"]
 @triton.jit
 def _weights(q, kT, lse, i, j, n, keys, factor, CAUSAL: tl.constexpr, DOT: tl.constexpr):
     """``p_ij = exp2(factor q_i . k_j - lse_i)``, 0 where i may not see j or either is none."""
-    scores = tl.dot(q, kT, input_precision=DOT) * factor
+    scores = same_dtype(q, kT, None, DOT) * factor
     seen = (i < n)[:, None] & (j < keys)[None, :]
     if CAUSAL:
         seen = seen & (i[:, None] >= j[None, :])
@@ -78,8 +78,8 @@ def softmax_query_gradients(
             v + t[None, :] * DV + e[:, None], mask=both(here[None, :], in_value[:, None], ALL_V), other=0.0
         )
         p = _weights(queries, kT, logs, i, j + t, n, count, factor, CAUSAL, DOT)  # [BM, BN]
-        ds = p * (tl.dot(pull, vT, input_precision=DOT) - own[:, None])
-        grad = tl.dot(ds.to(kT.dtype), tl.trans(kT), acc=grad, input_precision=DOT)
+        ds = p * (same_dtype(pull, vT, None, DOT) - own[:, None])
+        grad = same_dtype(ds.to(kT.dtype), tl.trans(kT), grad, DOT)
         k += BN * D
         v += BN * DV
     out = (grad * scale).to(dq.dtype.element_ty)
@@ -130,9 +130,9 @@ def softmax_key_value_gradients(
         logs = tl.load(lse + head + i, mask=i < n, other=0.0)
         own = tl.load(delta + head + i, mask=i < n, other=0.0)
         p = _weights(queries, tl.trans(keys), logs, i, j, n, count, factor, CAUSAL, DOT)  # [BM, BN]
-        grad_v = tl.dot(tl.trans(p.to(pull.dtype)), pull, acc=grad_v, input_precision=DOT)
-        ds = p * (tl.dot(pull, tl.trans(values), input_precision=DOT) - own[:, None])
-        grad_k = tl.dot(tl.trans(ds.to(queries.dtype)), queries, acc=grad_k, input_precision=DOT)
+        grad_v = same_dtype(tl.trans(p.to(pull.dtype)), pull, grad_v, DOT)
+        ds = p * (same_dtype(pull, tl.trans(values), None, DOT) - own[:, None])
+        grad_k = same_dtype(tl.trans(ds.to(queries.dtype)), queries, grad_k, DOT)
         q += BM * D
         do += BM * DV
     out = (grad_k * scale).to(dk.dtype.element_ty)

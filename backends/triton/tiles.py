@@ -88,15 +88,15 @@ def softmax_tiles(case: Case) -> Tiles:
     )  # fmt: skip
 
 
-def linear_tiles(case: Case) -> Tiles:
+def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     """Those of the chunked kernels.
 
     value_dim is split over programs where the float32 states [value_dim, head_dim] of one would not fit
-    beside its other tiles. float32 products run on the ordinary cores, whose operands lie in registers
-    along the whole summed dimension: so its chunks are short.
+    beside its other tiles. float32 products but for `tf32` run on the ordinary cores, whose operands lie in
+    registers along the whole summed dimension: so its chunks are short.
     """
     head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
-    chunk, block, warps = _state(case, head_dim)
+    chunk, block, warps = _state(case, head_dim, tf32)
     block = min(block, value_dim)
     # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once.
     stages = 3 if case.dtype == "bfloat16" and _width(head_dim) < 2 else 2
@@ -109,10 +109,10 @@ def linear_tiles(case: Case) -> Tiles:
     )  # fmt: skip
 
 
-def query_tiles(case: Case) -> Tiles:
+def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
     head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
-    rows, block, warps = _state(case, value_dim)
+    rows, block, warps = _state(case, value_dim, tf32)
     block = min(block, head_dim)
     width = _width(value_dim)
     stages = 1
@@ -124,11 +124,11 @@ def query_tiles(case: Case) -> Tiles:
     )  # fmt: skip
 
 
-def key_value_tiles(case: Case) -> tuple[Tiles, ...]:
+def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
     """Those of the kernel of dk and dv: one launch where a program holds all of both, else one each."""
     head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
-    rows, keys_block, warps = _state(case, value_dim)
-    other_rows, values_block, other_warps = _state(case, head_dim)
+    rows, keys_block, warps = _state(case, value_dim, tf32)
+    other_rows, values_block, other_warps = _state(case, head_dim, tf32)
     keys_block, values_block = min(keys_block, head_dim), min(values_block, value_dim)
     stages = 1
     if _fast(case):
@@ -166,7 +166,7 @@ def _gradient_warps(case: Case, width: int) -> int:
     return (4, 8 if case.spec.kind == "momentum" else 4, 8)[width]
 
 
-def _state(case: Case, whole: int) -> tuple[int, int, int]:
+def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
     """Rows of a chunk, columns of the dim that programs share, and warps, where the states of a program have
     all columns of the other dim.
 
@@ -174,11 +174,11 @@ def _state(case: Case, whole: int) -> tuple[int, int, int]:
     warps make most products of 64 rows twice. At dims past 128 the states would spill too much of themselves.
     """
     width = _width(whole)
-    if case.dtype == "float32":
+    if case.dtype == "float32" and not tf32:
         return ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
     if _ragged(case):
         return ((32, 32, 2), (16, 32, 2), (16, 16, 2))[width]
-    if case.dtype == "float16":
+    if case.dtype != "bfloat16":  # float16 is multiplied as tf32 too
         return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
     return 64, 64, (4, 4, 8)[width]
 

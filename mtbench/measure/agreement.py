@@ -25,6 +25,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbench.backend import TF32
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
 from mtbench.measure.plain import plain_evaluation
 from mtbench.oracle import Gradients, Rows, attention, gradients
@@ -34,7 +35,7 @@ from mtbench.spec import Case
 __all__ = ["FLOORS", "Judge"]
 
 FLOORS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
-"""Relative errors that always pass, by dtype."""
+"""Relative errors that always pass, by dtype. TF32 has float16's mantissa, and its floor."""
 
 MARGIN = 2.0
 MOST = 0.5
@@ -99,7 +100,7 @@ class Judge:
                 lost, _ = self._compare(name, getattr(plain, name))
                 held, _ = self._compare(name, self._truth(name).astype(NUMPY_DTYPES[self.case.dtype]))
                 allowed[name] = max(
-                    FLOORS[self.case.dtype],
+                    FLOORS["float16" if form.endswith(TF32) else self.case.dtype],
                     min(MARGIN * lost, MOST) if np.isfinite(lost) else 0.0,
                     MARGIN * held if np.isfinite(held) else 0.0,
                     self._score_error,

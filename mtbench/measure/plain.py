@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbench.backend import TF32
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
 from mtbench.oracle import Rows
 from mtbench.spec import AttentionSpec, Case
@@ -57,7 +58,8 @@ def plain_evaluation(case: Case, form: str, inputs: Inputs, rows: Rows) -> Plain
     dtype = NUMPY_DTYPES[case.dtype]
 
     def rounded(x: Array) -> Float32:
-        return x.astype(dtype).astype(np.float32)
+        held = x.astype(dtype).astype(np.float32)
+        return _tf32(held) if form.endswith(TF32) else held
 
     backward = case.mode == "forward_backward"
     evaluate = _softmax if case.spec.kind == "softmax" else _kernelised
@@ -75,6 +77,11 @@ def plain_evaluation(case: Case, form: str, inputs: Inputs, rows: Rows) -> Plain
         dk=np.stack(parts.dk) if backward else None,
         dv=np.stack(parts.dv) if backward else None,
     )
+
+
+def _tf32(x: Float32) -> Float32:
+    """Ten bits of mantissa."""
+    return ((x.view(np.int32) + 0x1000) & -0x2000).view(np.float32)
 
 
 def _kernelised(

@@ -96,6 +96,20 @@ def test_any_size(kind: Any, causal: bool, n: int, head_dim: int, value_dim: int
     check(Case(spec=spec, heads=1, seq_len=n, head_dim=head_dim, value_dim=value_dim, dtype=dtype))
 
 
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_tf32_loses_what_tf32_loses(kind: Any, causal: bool) -> None:
+    """The interpreter multiplies in float32 what the kernels have rounded to TF32."""
+    case = Case(
+        spec=AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6),
+        heads=1, seq_len=130, head_dim=40, value_dim=24, mode="forward_backward",
+    )  # fmt: skip
+    judge = Judge(case, make_inputs(case))
+    kernel = load_backend("triton").build(case, "fused-tf32")
+    kernel.load(judge.inputs)
+    for name, agreement in judge.agreement("fused-tf32", kernel.outputs(kernel())).items():
+        assert 1e-5 < agreement.relative < agreement.tolerance, (name, agreement)
+
+
 @HALVES
 @pytest.mark.parametrize(
     ("n", "head_dim", "value_dim"),

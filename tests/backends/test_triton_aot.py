@@ -35,11 +35,13 @@ from mtbench import AttentionSpec, Case
 from mtbench.registry import import_part
 aot = import_part("backends.triton.aot")
 dtype, dims, forms, mode = json.loads(sys.argv[1])
+tf32, dtype = dtype == "tf32", "float32" if dtype == "tf32" else dtype
 for head_dim, value_dim in dims:
     for kind, causal in forms:
         spec = AttentionSpec(kind=kind, causal=causal)
         sizes = dict(heads=2, seq_len=16384, head_dim=head_dim, value_dim=value_dim)
-        for found in aot.resources(Case(spec=spec, dtype=dtype, device="cuda", mode=mode, **sizes)):
+        case = Case(spec=spec, dtype=dtype, device="cuda", mode=mode, **sizes)
+        for found in aot.resources(case, tf32=tf32):
             print(json.dumps(dataclasses.asdict(found) | {"case": [kind, causal, head_dim, value_dim]}))
 """
 
@@ -79,7 +81,7 @@ def run(code: str, arguments: list[Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in found.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
 def test_the_kernels_fit_a_hopper_card(dtype: str) -> None:
     found = compiled(dtype, [(64, 64), (128, 128)], FORMS, "forward_backward")
     assert {row["kernel"] for row in found} == KERNELS
