@@ -8,6 +8,7 @@ from mtbench.backend import (
     GROUPED_HEADS,
     KV_LEN,
     LENGTHS,
+    NAN_IN_K,
     NAN_IN_V,
     AttentionFunction,
     Caveat,
@@ -87,6 +88,20 @@ CAVEATS = (
             "rows of its chunk or block and in the other forms for all"
         ),
         applies=lambda case, form: case.spec.causal and form != "recurrent",
+    ),
+    Caveat(
+        what=NAN_IN_K,
+        reason=(
+            "chunked, causal, on a GPU, linear and momentum: chunks of 128 positions make each other's states "
+            "in one matrix product, with weights of 0 for the later ones"
+        ),
+        applies=lambda case, form: (
+            case.spec.kind != "softmax"
+            and form == "chunked"
+            and case.device == "cuda"
+            and case.spec.causal
+            and case.seq_len > 128
+        ),
     ),
 )
 

@@ -23,6 +23,8 @@ __all__ = [
     "join",
     "key_feature",
     "key_scale",
+    "mixed",
+    "passed_on",
     "product",
     "query_feature",
     "recomputed",
@@ -104,6 +106,20 @@ def from_state(equation: str, phi_q: jax.Array, state: jax.Array, case: Case) ->
     if case.dtype == "float16":
         return exact(equation, phi_q, state)
     return product(equation, phi_q, state, case)
+
+
+def mixed(equation: str, weights: jax.Array, states: jax.Array, case: Case) -> jax.Array:
+    """An einsum of weights and states, in float32. On a GPU it is TF32's where the inputs are bfloat16: three
+    bits more than the states have left where they meet a query."""
+    if case.dtype == "bfloat16" and case.device == "cuda":
+        return jnp.einsum(equation, weights, states, precision=lax.DotAlgorithmPreset.TF32_TF32_F32)
+    return exact(equation, weights, states)
+
+
+def passed_on(x: jax.Array, case: Case) -> jax.Array:
+    """What one kernel of a GPU passes on to the next: in bfloat16 where the inputs are. Its gradient is not
+    rounded, as that of `rounded`; float16 may have no room for it."""
+    return rounded(x, case) if case.dtype == "bfloat16" and case.device == "cuda" else x
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:

@@ -7,11 +7,14 @@ and ``u(n) = (1 - beta^n) / (1 - beta^C)``, the weights in units of ``gamma (1 -
 - num_i = phi(q_i)^T (S + beta u(i) P) + sum_{j<=i} u(i-j+1) (phi(q_i) . phi(k_j)) v_j
 - S <- S + beta u(C) P + sum_j u(C-j+1) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
 
+S and P lie in one array, m of them: 2, or 1 where beta is 0. So one product makes both, and one reads both.
+
 A `lax.scan` goes from step to step of T chunks, which are computed side by side: a step's intermediates are
 meant to stay in cache, which on a CPU holds one chunk of every head, and on a GPU enough of them to be busy.
 Each step reads its part of q, k and v where it lies, and writes its part of o into one array. The backward
 goes from the last step to the first, from the state that the forward kept for each, and computes the rest of
-it again: memory O(N d), a step's own intermediates aside.
+it again: memory O(N d), a step's own intermediates aside. On a GPU these are bfloat16 where the inputs are:
+what one kernel passes on to the next is most of the time there.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 from mtbench.spec import Case
 
@@ -33,6 +37,8 @@ from .arithmetic import (
     join,
     key_feature,
     key_scale,
+    mixed,
+    passed_on,
     product,
     query_feature,
     rounded,
@@ -43,9 +49,11 @@ from .weights import Float64, decay, growth, output_factor, weight
 __all__ = ["Schedule", "chunked", "schedule"]
 
 
-AT_ONCE = 1 << 16
-"""Positions of all batches and heads that a GPU works on in one step: their scores and states, about 60 MB at
-head_dim 64, lie mostly in its L2."""
+AT_ONCE = 1 << 20
+"""Positions of all batches and heads that a GPU works on in one step. In smaller ones the intermediates would
+lie in its L2, but the kernels are too many and too short: that was slower."""
+MOST = 128
+"""Chunks a step at most: their states are put together by a product whose work is the square of it."""
 
 
 class Schedule(NamedTuple):
@@ -63,16 +71,14 @@ def schedule(case: Case) -> Schedule:
         return Schedule(chunk=min(64, case.seq_len), chunks=1)
     chunk = min(128, case.seq_len)
     wanted = max(1, AT_ONCE // (case.batch * case.heads * chunk))
-    return Schedule(chunk=chunk, chunks=min(wanted, -(-case.seq_len // chunk)))
+    return Schedule(chunk=chunk, chunks=min(wanted, MOST, -(-case.seq_len // chunk)))
 
 
 class State(NamedTuple):
     """What is known of the positions before a chunk, or of those in it."""
 
-    P: jax.Array | None
-    """[..., head_dim, value_dim]; None where beta is 0."""
-    S: jax.Array
-    """[..., head_dim, value_dim]"""
+    kv: jax.Array
+    """S and, where beta is not 0, P: [..., m, head_dim, value_dim]."""
     z: jax.Array
     """[..., head_dim]"""
 
@@ -105,9 +111,11 @@ Residuals = tuple[jax.Array, jax.Array, jax.Array, "State | None"]
 def _walk(
     q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule, *, keep: bool
 ) -> tuple[jax.Array, State | None]:
-    """The output, and with `keep` the state before every step, [steps, ...]."""
+    """The output, and with `keep` the state before every step, [steps, ...]: None for a single one."""
     (b, h, n, d), e = k.shape, v.shape[3]
     length, scale = chosen.chunk * chosen.chunks, key_scale(k, case)
+    if n == length:
+        return _step(None, q, k, v, scale, case, chosen)[1], None
 
     def advance(carried: tuple[State, jax.Array], i: jax.Array) -> tuple[Any, State | None]:
         before, o = carried
@@ -115,8 +123,8 @@ def _walk(
         after, o_i = _step(before, q_i, k_i, v_i, scale, case, chosen)
         return (after, _with_part(o, o_i, i, length)), before if keep else None
 
-    zeros = jnp.zeros((b, h, d, e), jnp.float32)
-    start = State(zeros if case.spec.beta else None, zeros, jnp.zeros((b, h, d), jnp.float32))
+    states = 2 if case.spec.beta else 1
+    start = State(jnp.zeros((b, h, states, d, e), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
     o = jnp.zeros((b, h, n, e), case.dtype)
     (_, o), kept = lax.scan(advance, (start, o), jnp.arange(n // length))
     return o, kept
@@ -131,14 +139,15 @@ def _keeping(
 
 def _back(case: Case, chosen: Schedule, residuals: Residuals, do: jax.Array) -> tuple[jax.Array, ...]:
     q, k, v, kept = residuals
-    assert kept is not None  # noqa: S101  (`_keeping` makes it)
     length, scale = chosen.chunk * chosen.chunks, key_scale(k, case)
+    step = functools.partial(_step, scale=scale, case=case, chosen=chosen)
+    if kept is None:
+        _, pull = jax.vjp(lambda *inputs: step(None, *inputs)[1], q, k, v)
+        return tuple(pull(do))
 
     def retreat(carried: tuple[State, Any], at: tuple[jax.Array, State]) -> tuple[Any, None]:
         (after, grads), (i, before) = carried, at
-        parts = (_part(x, i, length) for x in (q, k, v))
-        step = functools.partial(_step, scale=scale, case=case, chosen=chosen)
-        _, pull = jax.vjp(step, before, *parts)
+        _, pull = jax.vjp(step, before, *(_part(x, i, length) for x in (q, k, v)))
         state, *own = pull((after, _part(do, i, length)))
         return (state, tuple(_with_part(x, x_i, i, length) for x, x_i in zip(grads, own, strict=True))), None
 
@@ -168,15 +177,23 @@ def _with_part(x: jax.Array, part: jax.Array, i: jax.Array, length: int) -> jax.
 
 
 def _step(
-    before: State, q: jax.Array, k: jax.Array, v: jax.Array, scale: jax.Array, case: Case, chosen: Schedule
+    before: State | None,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    scale: jax.Array,
+    case: Case,
+    chosen: Schedule,
 ) -> tuple[State, jax.Array]:
-    """The state after T chunks and their output [batch, heads, T C, value_dim]."""
+    """The state after T chunks and their output [batch, heads, T C, value_dim]; `before` None is 0."""
     q_c, k_c, v_c = (split(x, chosen.chunk) for x in (q, k, v))
     scale = scale[..., None]
     phi_k = key_feature(k_c, scale)
-    after, each = _states(before, _sums(phi_k, v_c, case), chosen, case)
+    own = _sums(phi_k, v_c, case)
+    each = _states(before, own, case, chosen)
     o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case)
-    return after, join(o, q.shape[2])
+    last, own = (State(x.kv[:, :, -1], x.z[:, :, -1]) for x in (each, own))
+    return _advanced(last, own, case, chosen.chunk), join(o, q.shape[2])
 
 
 def _full(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule) -> jax.Array:
@@ -213,64 +230,76 @@ def _output(
     phi_q, eps = query
     beta, size = case.spec.beta, v.shape[-2]
     i, j = np.indices((size, size))
-    scores = product("...id,...jd->...ij", phi_q, phi_k, case)
+    scores = passed_on(product("...id,...jd->...ij", phi_q, phi_k, case), case)
     # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
     scores = jnp.where(jnp.asarray(i >= j), scores, 0.0)
     weights = jnp.asarray(weight(beta, np.maximum(i - j + 1, 0), size), jnp.float32)
     phi_q = rounded(phi_q, case)
-    num = product("...ij,...je->...ie", scores * weights, v, case)
-    num += from_state("...id,...de->...ie", phi_q, before.S, case)
-    if before.P is not None:
-        reach = jnp.asarray(beta * weight(beta, i[:, :1] + 1, size), jnp.float32)
-        num += reach * from_state("...id,...de->...ie", phi_q, before.P, case)
+    rows = i[:, :1] + 1
+    reach = np.ones_like(rows, np.float64)
+    if beta:
+        reach = np.concatenate([reach, beta * weight(beta, rows, size)], 1)
+    queries = phi_q[..., None, :] * jnp.asarray(reach, jnp.float32)[:, :, None]  # [..., C, m, head_dim]
+    num = passed_on(product("...ij,...je->...ie", scores * weights, v, case), case)
+    num += passed_on(from_state("...imd,...mde->...ie", queries, before.kv, case), case)
     den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
     return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
 
 
 def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
-    """A chunk's own P, S and z, as they are at its end."""
+    """A chunk's own state, as it is at its end."""
     beta, size = case.spec.beta, phi_k.shape[-2]
     left = np.arange(size - 1, -1, -1)[:, None]
-    u = jnp.asarray(weight(beta, left + 1, size), jnp.float32)
-    S = product("...jd,...je->...de", phi_k * u, v, case)
-    P = None
+    weights = weight(beta, left + 1, size)
     if beta:
-        P = product("...jd,...je->...de", phi_k * jnp.asarray(decay(beta, left), jnp.float32), v, case)
-    return State(P, S, jnp.sum(rounded(phi_k, case), -2))
+        weights = np.concatenate([weights, decay(beta, left)], 1)
+    keys = phi_k[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]  # [..., C, m, head_dim]
+    return State(product("...jmd,...je->...mde", keys, v, case), jnp.sum(rounded(phi_k, case), -2))
 
 
-def _states(before: State, own: State, chosen: Schedule, case: Case) -> tuple[State, State]:
-    """The state after all chunks, and every chunk's before it, from the chunks' own sums [..., T, ...].
+def _advanced(before: State, own: State, case: Case, size: int) -> State:
+    """The state after a chunk: S + beta u(C) P and beta^C P of the one before it, and its own."""
+    beta = case.spec.beta
+    kv = before.kv + own.kv
+    if beta:
+        P = before.kv[..., 1:, :, :]
+        # Not beta^C * P: float32 has the small 1 - beta^C more exactly, and errors add up over chunks.
+        change = (beta * weight(beta, size, size), -growth(beta, size))
+        kv += jnp.asarray(change, jnp.float32)[:, None, None] * P
+    return State(kv, before.z + own.z)
 
-    With one chunk it is one addition. Over several, T: ``S_t = S + c(t C) P + sum_{s<t} (S_s + c((t-1-s) C)
-    P_s)`` and ``P_t = beta^(t C) P + sum_{s<t} beta^((t-1-s) C) P_s``, c(n) being beta u(n), as products with
-    weights of T x T.
+
+def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> State:
+    """Every chunk's state before it, [batch, heads, T, ...], from all chunks' own and the one before all.
+
+    ``S_t = S + c(t C) P + sum_{s<t} (S_s + c((t-1-s) C) P_s)`` and ``P_t = beta^(t C) P + sum_{s<t}
+    beta^((t-1-s) C) P_s``, with ``c(n) = beta u(n)``: a product with the weights of T m by T m.
     """
     beta, size, count = case.spec.beta, chosen.chunk, chosen.chunks
-    if count == 1:
-        S, z = before.S[:, :, None] + own.S, before.z[:, :, None] + own.z
-        P = None
-        if before.P is not None and own.P is not None:
-            S += beta * before.P[:, :, None]
-            # Not beta^C * P: float32 has the small 1 - beta^C more exactly, and errors add up over chunks.
-            P = before.P[:, :, None] + (own.P - float(growth(beta, size)) * before.P[:, :, None])
-        after = jax.tree.map(lambda x: x[:, :, 0], State(P, S, z))
-        return after, jax.tree.map(lambda x: x[:, :, None], before)
-    t = np.arange(count + 1)[:, None]
-    gap = t - 1 - np.arange(count)
-    earlier, gap = gap >= 0, np.maximum(gap, 0) * size
+    if count == 1 and before is not None:
+        return State(before.kv[:, :, None], before.z[:, :, None])
+    b, h, _, m, d, e = own.kv.shape
+    t = np.arange(count)[:, None]
+    gap = t - 1 - t.T
+    earlier = gap >= 0
 
-    def mix(weights: Float64, x: jax.Array) -> jax.Array:
-        flat = x.reshape(*x.shape[:3], -1)
-        mixed = exact("ts,bhsx->bhtx", jnp.asarray(np.where(earlier, weights, 0.0), jnp.float32), flat)
-        return mixed.reshape(*x.shape[:2], count + 1, *x.shape[3:])
+    def carried(positions: NDArray[Any]) -> Float64:
+        """[..., m, m]: what each of S and P gets of each, so many positions later."""
+        ones = np.ones(positions.shape)
+        if not beta:
+            return ones[..., None, None]
+        over = [[ones, beta * weight(beta, positions, size)], [0 * ones, decay(beta, positions)]]
+        return np.moveaxis(np.array(over), (0, 1), (-2, -1))
 
-    ones = np.ones_like(gap, np.float64)
-    S, z, P = before.S[:, :, None] + mix(ones, own.S), before.z[:, :, None] + mix(ones, own.z), None
-    if before.P is not None and own.P is not None:
-        rolled = jnp.asarray(beta * weight(beta, t * size, size), jnp.float32)[..., None]
-        left = jnp.asarray(decay(beta, t * size), jnp.float32)[..., None]
-        S += mix(beta * weight(beta, gap, size), own.P) + rolled * before.P[:, :, None]
-        P = mix(decay(beta, gap), own.P) + left * before.P[:, :, None]
-    every = State(P, S, z)
-    return jax.tree.map(lambda x: x[:, :, -1], every), jax.tree.map(lambda x: x[:, :, :-1], every)
+    # [T, m, T, m]; with a batch and heads of its own the product needs no other layout of the states.
+    apart = np.swapaxes(carried(np.maximum(gap, 0) * size) * earlier[..., None, None], 1, 2)
+    square = jnp.asarray(apart.reshape(count * m, count * m), jnp.float32)
+    weights = jnp.broadcast_to(square, (b, h, *square.shape))
+    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, d * e), case)
+    kv = kv.reshape(b, h, count, m, d, e)
+    z = exact("ts,bhsd->bhtd", jnp.asarray(earlier, jnp.float32), own.z)
+    if before is not None:
+        over = jnp.asarray(carried(t[:, 0] * size), jnp.float32)
+        kv += exact("tmn,bhnde->bhtmde", over, before.kv)
+        z += before.z[:, :, None]
+    return State(kv, z)
