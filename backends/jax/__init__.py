@@ -92,8 +92,8 @@ CAVEATS = (
     Caveat(
         what=NAN_IN_K,
         reason=(
-            "chunked, causal, on a GPU, linear and momentum: chunks of 128 positions make each other's states "
-            "in one matrix product, with weights of 0 for the later ones"
+            "chunked, causal, on a GPU, linear and momentum: chunks of 128 positions make each other's "
+            "states in one matrix product, with weights of 0 for the later ones"
         ),
         applies=lambda case, form: (
             case.spec.kind != "softmax"
