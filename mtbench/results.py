@@ -84,6 +84,9 @@ class Measurement:
     """Seconds to build: ahead-of-time compilation."""
     first_call_s: float | None = None
     """Seconds of the first call: just-in-time compilation and autotuning."""
+    compiled: Mapping[str, int] = field(default_factory=dict)
+    """Programs that build and first call compiled: ``anew``, and ``from_cache``, which a cache on disk had.
+    Empty where nothing is compiled, or nothing counts it."""
     peak_memory_bytes: int | None = None
     """Measured over one call: outputs and temporaries, inputs left out."""
     memory_method: str = ""
@@ -199,6 +202,7 @@ class Measurement:
             "cache": self.cache,
             "build_s": self.build_s,
             "first_call_s": self.first_call_s,
+            "compiled": dict(self.compiled),
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_method": self.memory_method,
             "static_memory_bytes": self.static_memory_bytes,
@@ -258,6 +262,7 @@ class Measurement:
             flags=tuple(row["flags"]),
             machine=tuple(row.get("machine", ())),
             stage_s=row.get("stage_s", {}),
+            compiled=row.get("compiled", {}),
             static_memory_bytes=row.get("static_memory_bytes"),
             agreement={
                 name: Agreement(

@@ -169,6 +169,10 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
         ),
         (Column(title="build", numeric=True), lambda m: _number(m.build_s, seconds)),
         (Column(title="first call", numeric=True), lambda m: _number(m.first_call_s, seconds)),
+        (
+            Column(title="compiled", hint="programs, in build and first call; a cache had the others"),
+            _compiled,
+        ),
         (Column(title="cache"), lambda m: Cell(text=clean(m.cache, 40))),
         (Column(title="flags"), lambda m: Cell(text=clean(", ".join(m.flags), 60))),
         (Column(title="reason"), lambda m: Cell(text=clean(_why(m), REASON_LENGTH))),
@@ -196,6 +200,13 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
             (row.status, tuple(line[at] for at in kept)) for row, line in zip(ordered, cells, strict=True)
         ),
     )
+
+
+def _compiled(row: Measurement) -> Cell:
+    if not any(row.compiled.values()):
+        return Cell(text="")
+    anew, kept = (row.compiled.get(how, 0) for how in ("anew", "from_cache"))
+    return Cell(text=f"{anew} of {anew + kept}")
 
 
 def _by(row: Measurement, names: Names) -> tuple[int | str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,13 @@ settings.register_profile(
     "mtbench", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("mtbench")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the tests compile is kept beside their other files, and not in the user's cache."""
+    folder = tempfile.TemporaryDirectory(prefix="mtbench-cache-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["XDG_CACHE_HOME"] = folder.name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

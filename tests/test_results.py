@@ -27,6 +27,7 @@ def full_row(**changes: object) -> Measurement:
         "cache": "warm",
         "build_s": 0.25,
         "first_call_s": 1.5,
+        "compiled": {"anew": 2, "from_cache": 1},
         "peak_memory_bytes": 12345,
         "memory_method": "counted",
         "agreement": {

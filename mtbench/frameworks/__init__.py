@@ -83,6 +83,10 @@ class Framework(Protocol):
     def static_memory(self, kernel: Kernel) -> int | None:
         """Bytes that the compiler says a call needs beyond its arguments; None where it says nothing."""
 
+    def compilations(self) -> Mapping[str, int]:
+        """Programs this process has compiled so far: those it had to (``anew``) and those a cache on disk had
+        (``from_cache``). Empty where nothing is compiled, or nothing counts it."""
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception of this framework says that memory ran out."""
 

@@ -7,14 +7,17 @@ import functools
 import gc
 import importlib.metadata
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
 from mtbench.backend import Kernel
+from mtbench.caches import cache_folder
 from mtbench.frameworks import PeakMemory
 from mtbench.frameworks.layout import from_bhnd, to_bhnd
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
@@ -115,9 +118,40 @@ def kernel(
     return JaxKernel(function, case, layout, untimed, dict(config or {}))
 
 
+COMPILED = {"/jax/compilation_cache/cache_misses": "anew", "/jax/compilation_cache/cache_hits": "from_cache"}
+"""What JAX calls the two when it tells of them."""
+
+
 def start(device: str, threads: int) -> None:
-    """float32 means float32. XLA's CPU client sizes its pool by the CPU affinity, which the runner sets."""
+    """float32 means float32. XLA's CPU client sizes its pool by the CPU affinity, which the runner sets.
+
+    Compiled programs are kept, however short they took, where JAX_COMPILATION_CACHE_DIR says or in the user's
+    own cache folder.
+    """
     jax.config.update("jax_default_matmul_precision", "highest")
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _counts()
+
+
+@functools.cache
+def _counts() -> Counter[str]:
+    """Counts from its first call on."""
+    counted: Counter[str] = Counter(dict.fromkeys(COMPILED.values(), 0))
+
+    def count(event: str, **_: Any) -> None:
+        if event in COMPILED:
+            counted[COMPILED[event]] += 1
+
+    jax.monitoring.register_event_listener(count)
+    return counted
+
+
+def compilations() -> Mapping[str, int]:
+    """See `Framework.compilations`."""
+    return dict(_counts())
 
 
 def _device(device: str) -> jax.Device:

@@ -89,6 +89,11 @@ def static_memory(kernel: Kernel) -> int | None:
     return None
 
 
+def compilations() -> Mapping[str, int]:
+    """See `Framework.compilations`."""
+    return {}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """See `Framework.is_out_of_memory`."""
     return isinstance(error, MemoryError)

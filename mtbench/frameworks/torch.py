@@ -173,6 +173,15 @@ def static_memory(kernel: Kernel) -> int | None:
     return None
 
 
+def compilations() -> Mapping[str, int]:
+    """See `Framework.compilations`: torch.compile's graphs, by Inductor's own count. Triton kernels outside
+    of them are not counted."""
+    if "torch._dynamo" not in sys.modules:
+        return {}
+    counted = sys.modules["torch._dynamo"].utils.counters["inductor"]
+    return {"anew": counted["fxgraph_cache_miss"], "from_cache": counted["fxgraph_cache_hit"]}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """See `Framework.is_out_of_memory`. The CPU allocator raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (

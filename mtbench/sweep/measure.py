@@ -100,6 +100,7 @@ class Measurer:
         inputs, judge = self._truth(row.case)
 
         stage("build")
+        before = self._framework.compilations()
         began = time.perf_counter()
         kernel = self._backend.build(row.case, row.form)
         build_s = time.perf_counter() - began
@@ -115,6 +116,9 @@ class Measurer:
             layout=kernel.layout,
             build_s=build_s,
             first_call_s=first_call_s,
+            compiled={
+                how: count - before.get(how, 0) for how, count in self._framework.compilations().items()
+            },
             config=dict(kernel.config),
         )
 
