@@ -202,6 +202,7 @@ class SweepRunner:
             # Once a run: a worker is started again for every launch, and after every fault.
             rate = before if "copy_bytes_per_s" in before else crew.timing.copy_rate(START_TIMEOUT_S)
             self._header["workers"][name]["copy_bytes_per_s"] = rate["copy_bytes_per_s"]
+        self._folder.write_header(self._header)  # a run that is cut off is read by it too
 
     def _memory_worker(self, row: PlannedRow) -> MemoryWorker | None:
         return MEMORY_WORKERS.get((self._backends[row.asked].framework, row.case.device))

@@ -105,8 +105,9 @@ def test_two_runs_never_write_one_folder(tmp_path: Path, mtbench: Mtbench) -> No
         cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while not list((tmp_path / "r").glob("logs/*")) and time.monotonic() < deadline:
+        header, deadline = tmp_path / "r" / "run.json", time.monotonic() + 60
+        while not (header.exists() and json.loads(header.read_text() or "{}").get("workers")):
+            assert time.monotonic() < deadline  # what a worker says of itself is on disk before its first row
             time.sleep(0.05)
         for second in (("run", "--resume", "r"), (*SMALL, "--backend", FAULTY, "--out", "r")):
             done = mtbench(*second)
