@@ -66,8 +66,8 @@ class Arithmetic(NamedTuple):
         )
 
     def exp2(self, x: jax.Array) -> jax.Array:
-        """``2^x`` in float32. On a card it is the one instruction: libdevice's own takes four, to be right for
-        results below 1.2e-38, which become 0 here."""
+        """``2^x`` in float32. On a card it is the one instruction: libdevice's own takes four, to be right
+        for results below 1.2e-38, which become 0 here."""
         if not self.compiled:
             return jnp.exp2(x)
         result = plgpu.elementwise_inline_asm(
@@ -82,8 +82,8 @@ class Arithmetic(NamedTuple):
     def feature(self, x: jax.Array) -> jax.Array:
         """``phi(x) = elu(x) + 1`` in float32: ``x + 1`` above 0, ``exp(x)`` below.
 
-        Not elu and then + 1, which rounds exp(x) away below -8 in float16 and below -17 in float32. Chosen and
-        not a maximum plus a minimum, since Pallas's lose a NaN on a card.
+        Not elu and then + 1, which rounds exp(x) away below -8 in float16 and below -17 in float32. Chosen
+        and not a maximum plus a minimum, since Pallas's lose a NaN on a card.
         """
         x = x.astype(jnp.float32)
         return jnp.where(x > 0.0, x + 1.0, self.exp2(x * LOG2E))

@@ -25,7 +25,7 @@ def attention_of(plan: Plan) -> Function:
     head_dim, value_dim = plan.dims
 
     def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        o, _ = scan.attention(plan, _flat(q, head_dim), _flat(k, head_dim), _flat(v, value_dim))
+        o, *_ = scan.attention(plan, _flat(q, head_dim), _flat(k, head_dim), _flat(v, value_dim))
         return o[..., : case.value_dim].reshape(*q.shape[:3], case.value_dim)
 
     return forward

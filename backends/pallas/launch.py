@@ -1,8 +1,8 @@
 """How a kernel is called: the blocks of its arrays, and the masks of its tiles.
 
 Every grid is (blocks, pairs, parts): the programs that share a chunk's columns, the (batch, head) pairs, and
-the parts of the sequence. A program sees its own pair's arrays whole, along the sequence; it loads tiles of
-them, which is how Pallas leaves the pipelining of loads to Triton.
+the parts of the sequence. A program sees its own pair's arrays whole along the sequence and loads tiles of
+them, which leaves the pipelining of its loads to Triton.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from .tiles import Tiles
 
-__all__ = ["Blocked", "Tile", "launch", "shared", "states", "table", "whole"]
+__all__ = ["Blocked", "Tile", "launch", "one_part", "shared", "store_if", "table", "whole"]
 
 Blocked = tuple[Any, pl.BlockSpec]
 """An array (for an output its shape and dtype), and what of it a program sees."""
@@ -32,18 +32,19 @@ def whole(array: Any) -> Blocked:
 
 
 def shared(array: Any, columns: int) -> Blocked:
-    """[pairs, positions, columns]: the program's pair, and its own block of columns."""
+    """[pairs, positions, columns]: of the program's pair the program's own block of columns."""
     return array, pl.BlockSpec((None, array.shape[1], columns), lambda block, pair, part: (pair, 0, block))
 
 
-def states(array: Any, columns: int, axis: int, part: Callable[[Any], Any] = lambda part: part) -> Blocked:
-    """[pairs, parts, value_dim, head_dim] or [pairs, parts, head_dim]: one part's, and of `axis` the program's
-    own block of columns."""
+def one_part(array: Any, columns: int, axis: int) -> Blocked:
+    """[pairs, parts, ...]: of the program's part (of the only one, where there is one) the block of `axis`."""
     sizes: list[int | None] = [None, None, *array.shape[2:]]
     sizes[axis] = columns
+    only, split = array.shape[1] == 1, columns < array.shape[axis]
 
-    def place(block: Any, pair: Any, here: Any) -> tuple[Any, ...]:
-        return (pair, part(here), *(block if i == axis else 0 for i in range(2, len(sizes))))
+    def place(block: Any, pair: Any, part: Any) -> tuple[Any, ...]:
+        blocks = (block if split and i == axis else 0 for i in range(2, len(sizes)))
+        return (pair, 0 if only else part, *blocks)
 
     return array, pl.BlockSpec(tuple(sizes), place)
 
@@ -63,12 +64,11 @@ def launch(
     *,
     compiled: bool,
 ) -> dict[str, jax.Array]:
-    """Runs it: the kernel gets references to its inputs and its outputs, each by name."""
+    """Runs it, compiled for a card or interpreted; it gets references to inputs and outputs, each by name."""
 
     def body(*references: Any) -> None:
-        names = [*inputs, *outputs]
-        named = dict(zip(names, references, strict=True))
-        kernel({name: named[name] for name in inputs}, {name: named[name] for name in outputs})
+        given = dict(zip(inputs, references, strict=False))
+        kernel(given, dict(zip(outputs, references[len(given) :], strict=True)))
 
     body.__name__ = kernel.__name__
     results = pl.pallas_call(
@@ -79,6 +79,7 @@ def launch(
         out_shape=[shape for shape, _ in outputs.values()],
         interpret=not compiled,
         compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
+        name=kernel.__name__,
     )(*(array for array, _ in inputs.values()))
     return dict(zip(outputs, results, strict=True))
 
@@ -92,25 +93,41 @@ class Tile:
         end: of the rows that are real; None where all of them are, and no load or store has a mask.
     """
 
-    def __init__(self, start: Any, size: int, end: Any = None) -> None:
-        self.slice = pl.ds(start, size)
-        self._real = None if end is None else start + lax.iota(jnp.int32, size) < end
+    def __init__(self, start: Any, size: int, end: int | None = None) -> None:
+        self.start, self.size = start, size
+        self.rows: jax.Array = start + lax.iota(jnp.int32, size)
+        """Their numbers, [size]."""
+        self.real: jax.Array | None = None if end is None else self.rows < end
+        """Which are, [size]; None where all of them are."""
 
     def load(self, reference: Any, other: float = 0.0) -> jax.Array:
         """[size, columns], or [size] of an array of one number a row; `other` where there is no row."""
-        at = reference.at[self.slice] if len(reference.shape) == 1 else reference.at[self.slice, :]
-        if self._real is None:
+        at = self._at(reference)
+        if self.real is None:
             return plgpu.load(at)
-        return plgpu.load(at, mask=self._mask(at.shape), other=other)
+        return plgpu.load(at, mask=_spread(self.real, at.shape), other=other)
 
-    def store(self, reference: Any, value: jax.Array, only: Any = None) -> None:
+    def store(self, reference: Any, value: jax.Array, only: jax.Array | None = None) -> None:
         """The other way round, in the array's dtype; not at all where `only` is given and false."""
-        at = reference.at[self.slice] if len(reference.shape) == 1 else reference.at[self.slice, :]
-        mask = None if self._real is None else self._mask(at.shape)
+        at = self._at(reference)
+        mask = None if self.real is None else _spread(self.real, at.shape)
         if only is not None:
             mask = jnp.broadcast_to(only, at.shape) if mask is None else mask & only
         plgpu.store(at, value.astype(reference.dtype), mask=mask)
 
-    def _mask(self, shape: tuple[int, ...]) -> jax.Array:
-        real = self._real if len(shape) == 1 else self._real[:, None]
-        return jnp.broadcast_to(real, shape)
+    def cut(self, x: jax.Array) -> jax.Array:
+        """x [size, columns] with 0 in the rows that are none."""
+        return x if self.real is None else jnp.where(_spread(self.real, x.shape), x, 0.0)
+
+    def _at(self, reference: Any) -> Any:
+        rows = pl.ds(self.start, self.size)
+        return reference.at[rows] if len(reference.shape) == 1 else reference.at[rows, :]
+
+
+def store_if(condition: jax.Array, reference: Any, value: jax.Array) -> None:
+    """Stores all of an array, or nothing."""
+    plgpu.store(reference.at[...], value, mask=jnp.broadcast_to(condition, value.shape))
+
+
+def _spread(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return rows if len(shape) == 1 else jnp.broadcast_to(rows[:, None], shape)

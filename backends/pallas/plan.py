@@ -45,8 +45,13 @@ class Plan:
         return -(-self.case.seq_len // self.segment)
 
     @property
+    def causal(self) -> bool:
+        """Whether a query sees the keys up to its own position alone."""
+        return self.case.spec.causal
+
+    @property
     def gain(self) -> float:
-        """gamma / (1 - beta)."""
+        """The factor of every weight, gamma / (1 - beta)."""
         return self.case.spec.gamma / (1 - self.case.spec.beta)
 
     @property
@@ -68,14 +73,16 @@ class Plan:
 def make_plan(case: Case, processors: int = CARD, *, segments: int | None = None) -> Plan:
     """The plan of a case on a card of so many multiprocessors, in `segments` parts where that is given."""
     tiles = scan_tiles(case)
-    most = segments or 1  # _segments(case, tiles, processors)
+    most = segments or _segments(case, tiles, processors)
     segment = GRAIN * -(-case.seq_len // (GRAIN * most))
     return Plan(case=case, numbers=arithmetic_of(case), tiles=tiles, segment=segment)
 
 
 def processors(device: str) -> int:
     """The multiprocessors of the card that the kernels run on."""
-    return int(getattr(jax.local_devices(backend=device)[0], "core_count", CARD)) if device == "cuda" else CARD
+    if device != "cuda":
+        return CARD
+    return int(getattr(jax.local_devices(backend=device)[0], "core_count", CARD))
 
 
 def _segments(case: Case, tiles: Tiles, processors: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,46 +12,59 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from . import tables
-from .launch import Blocked, Tile, launch, shared, states, table, whole
+from .launch import Blocked, Tile, launch, shared, table, whole
 from .plan import Plan
+from .states import States, key_value_states, state_inputs
 from .sums import first_row, groups_sum, in_head
-from .tiles import Tiles
 
-__all__ = ["Kept", "attention", "chunk_tables"]
+__all__ = ["WEIGHTS", "attention", "chunk_count", "chunk_weights", "segment_start"]
+
+WEIGHTS = ("lag", "u", "b", "carry")
+"""The names in `chunk_weights`."""
 
 
-def chunk_tables(plan: Plan, tiles: Tiles, *, back: bool = False) -> dict[str, Blocked]:
-    """What the kernels weight a chunk of C positions with, i = 0 .. C-1: u(i-j) [C, C] (u(j-i) where `back`),
-    u and beta^n [C] of the positions left after i, and c(i+1) [C] of those before. Empty without momentum.
+def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blocked]:
+    """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C, C],
+    ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1) [C].
+    Empty without momentum.
 
-    `back` turns time round: what is left are the positions before i.
+    `back` turns time round: u(j-i), u(i), beta^i and c(C-i).
     """
     if not plan.momentum:
         return {}
-    beta, i = plan.case.spec.beta, np.arange(tiles.rows)
-    left, gone = (i, tiles.rows - i) if back else (tiles.rows - 1 - i, i + 1)
+    beta, i = plan.case.spec.beta, np.arange(rows)
+    left, gone = (i, rows - i) if back else (rows - 1 - i, i + 1)
     lag = i[:, None] - i[None, :]
-    found = {
-        "lag": tables.u(beta, -lag if back else lag),
-        "u": tables.u(beta, left),
-        "b": tables.keep(beta, left),
-        "carry": tables.carry(beta, gone),
-    }
-    return {name: table(jnp.asarray(x)) for name, x in found.items()}
+    found = (
+        *(tables.u(beta, -lag if back else lag), tables.u(beta, left), tables.keep(beta, left)),
+        tables.carry(beta, gone),
+    )
+    return {name: table(jnp.asarray(x)) for name, x in zip(WEIGHTS, found, strict=True)}
 
 
-class Kept(NamedTuple):
-    """What the backward wants of the forward."""
+def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
+    """Chunks of the segment that starts at `first`: an int, or traced where the last segment has fewer."""
+    n, chunks = plan.case.seq_len, plan.segment // rows
+    if n % plan.segment == 0:
+        return chunks
+    return lax.min(jnp.int32(chunks), lax.div(n - first + rows - 1, jnp.int32(rows)))
 
-    den: jax.Array
-    """[pairs, seq_len] float32: the normaliser, eps included."""
-    before: Mapping[str, jax.Array]
-    """The states before each segment; empty where there is one."""
+
+def segment_start(
+    x: Mapping[str, Any], shape: tuple[int, int], groups: int, *, momentum: bool
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """S and P of `shape` [value_dim, head_dim] and z [groups, head_dim] where a program's segment starts: from
+    the `state_inputs` in x, or 0. P is None without momentum."""
+    if "s" in x:
+        p = x["p"][...] if momentum else None
+        return x["s"][...], p, first_row(x["z"][...], groups)
+    zeros = jnp.zeros(shape, jnp.float32)
+    return zeros, zeros if momentum else None, jnp.zeros((groups, shape[1]), jnp.float32)
 
 
 def attention(
     plan: Plan, q: jax.Array, k: jax.Array, v: jax.Array, *, keep: bool = False
-) -> tuple[jax.Array, Kept | None]:
+) -> tuple[jax.Array, jax.Array | None, States]:
     """Eq 8 and, with momentum, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk of
     C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
 
@@ -66,35 +79,33 @@ def attention(
     P, transposed, [block, head_dim], z in groups [groups, head_dim] and u(i-j) [rows, rows] stay in float32
     registers.
     Traffic: q, k, v and o once, n (2 head_dim blocks + 2 value_dim) itemsize bytes a (batch, head); in
-    segments the state before each, 4 head_dim value_dim bytes (with momentum twice that); `keep`, 4 n bytes.
+    segments k and v twice, and the state before each, 4 head_dim value_dim bytes (with momentum twice that);
+    `keep`, 4 n bytes.
 
     Args:
         plan: of the case.
-        q, k: [pairs, seq_len, padded head_dim].
-        v: [pairs, seq_len, padded value_dim].
+        q: [pairs, seq_len, head_dim], padded as `plan.dims` says, as all are.
+        k: as q.
+        v: [pairs, seq_len, value_dim].
         keep: whether to store what the backward wants.
 
     Returns:
-        ``o`` [pairs, seq_len, padded value_dim], and what was kept.
+        ``o`` [pairs, seq_len, value_dim]; with `keep` the normaliser, eps included, [pairs, seq_len] float32;
+        and the states before each segment.
     """
     spec, tiles, numbers, n = plan.case.spec, plan.tiles, plan.numbers, plan.case.seq_len
-    rows, momentum, segmented = tiles.rows, plan.momentum, plan.segments > 1
-    beta = spec.beta
+    rows, beta = tiles.rows, spec.beta
+    before = key_value_states(plan, k, v)
 
     def scan(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
-        S = jnp.zeros((tiles.value_dim, tiles.head_dim), jnp.float32)
-        Z = jnp.zeros((tiles.groups, tiles.head_dim), jnp.float32)
-        P = S if momentum else None
-        if segmented:
-            S, Z = x["s"][...], first_row(x["z"][...], tiles.groups)
-            P = x["p"][...] if momentum else None
+        start = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=plan.momentum)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)
-        weights = {name: x[name][...] for name in ("lag", "u", "b", "carry") if name in x}
+        weights = {name: x[name][...] for name in WEIGHTS if name in x}
 
-        def chunk(index: Any, before: Any) -> Any:
-            S, P, Z = before
+        def chunk(index: Any, state: Any) -> Any:
+            S, P, Z = state
             tile = Tile(first + index * rows, rows, None if n % rows == 0 else n)
             phi_q = numbers.operand(numbers.feature(tile.load(x["q"])))  # [rows, head_dim]
             total = jnp.sum(numbers.product(phi_q, numbers.operand(Z), "abT"), 1)  # [rows]
@@ -124,27 +135,18 @@ def attention(
             P = float(tables.keep(beta, rows)) * P + numbers.product(weighted, phi_k, "aTb")
             return S, P, Z
 
-        stop: Any = plan.segment // rows
-        if n % plan.segment:
-            stop = lax.min(jnp.int32(stop), lax.div(n - first + rows - 1, jnp.int32(rows)))
-        lax.fori_loop(0, stop, chunk, (S, P, Z))
+        lax.fori_loop(0, chunk_count(plan, first, rows), chunk, start)
 
-    before: dict[str, jax.Array] = {}
     inputs = {"q": whole(q), "k": whole(k), "v": shared(v, tiles.value_dim)}
-    if segmented:
-        inputs |= {
-            name: states(x, *((tiles.value_dim, 2) if name != "z" else (tiles.head_dim, 9)))
-            for name, x in before.items()
-        }
     outputs = {"o": shared(jax.ShapeDtypeStruct(v.shape, v.dtype), tiles.value_dim)}
     if keep:
         outputs["den"] = whole(jax.ShapeDtypeStruct(v.shape[:2], jnp.float32))
     results = launch(
         scan,
         (tiles.blocks, plan.pairs, plan.segments),
-        inputs | chunk_tables(plan, tiles),
+        inputs | state_inputs(before, tiles.value_dim, 2) | chunk_weights(plan, rows),
         outputs,
         tiles,
         compiled=numbers.compiled,
     )
-    return results["o"], Kept(results["den"], before) if keep else None
+    return results["o"], results.get("den"), before

@@ -10,8 +10,8 @@ __all__ = ["first_row", "groups_sum", "in_head"]
 
 
 def groups_sum(x: jax.Array, groups: int) -> jax.Array:
-    """The sums [groups, columns] of the rows of x [rows, columns] that are `groups` apart: with as many groups
-    as rows that lie in different threads at once, a sum that no thread needs another for."""
+    """The sums [groups, columns] of the rows of x [rows, columns] that are `groups` apart: with as many
+    groups as rows that lie in different threads at once, a sum that no thread needs another for."""
     return jnp.sum(jnp.reshape(x, (x.shape[0] // groups, groups, x.shape[1])), 0)
 
 
@@ -22,7 +22,7 @@ def first_row(x: jax.Array, groups: int) -> jax.Array:
 
 
 def in_head(phi: jax.Array, head_dim: int) -> jax.Array:
-    """phi [rows, columns] with 0 in the columns that pad head_dim."""
+    """A tile of phi, [rows, columns], with 0 in the columns that pad head_dim."""
     if phi.shape[1] == head_dim:
         return phi
     return jnp.where(lax.broadcasted_iota(jnp.int32, phi.shape, 1) < head_dim, phi, 0.0)
