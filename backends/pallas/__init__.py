@@ -1,11 +1,10 @@
-"""Pallas kernels, lowered through Pallas's Triton route: flash-style softmax, and linear and momentum attention
-with map, weights and normaliser fused into the chunked form. Importing it imports no JAX.
+"""Pallas kernels, lowered through Pallas's Triton route: flash-style softmax, and linear and momentum
+attention with map, weights and normaliser fused into the chunked form. Importing it imports no JAX.
 """
 
 from __future__ import annotations
 
 from mtbench.backend import (
-    FORWARD_ONLY,
     GROUPED_HEADS,
     KV_LEN,
     LENGTHS,
@@ -48,19 +47,12 @@ class PallasBackend(DeclaredBackend):
 BACKEND = PallasBackend(
     name="jax-pallas",
     framework="jax",
-    form_table={"linear": ("fused",), "momentum": ("fused",)},
+    form_table={"softmax": ("fused",), "linear": ("fused",), "momentum": ("fused",)},
     requires=(Requirement(distribution="jax", minimum="0.10"),),
     limits=(
         GROUPED_HEADS,
         KV_LEN,
         LENGTHS,
-        FORWARD_ONLY,
-        Limit(
-            kind="notimpl",
-            what="no causal mask",
-            reason="not written yet",
-            applies=lambda case, form: not case.spec.causal,
-        ),
         Limit(
             kind="notimpl",
             what=f"head_dim above {MAX_DIM}",

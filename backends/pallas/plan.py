@@ -11,9 +11,9 @@ import jax
 from mtbench.spec import Case
 
 from .arithmetic import Arithmetic, arithmetic_of
-from .tiles import Tiles, padded, scan_tiles
+from .tiles import Tiles, padded, scan_tiles, softmax_tiles
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "make_plan", "processors"]
 
 CARD = 132
 """Multiprocessors assumed where no card is asked: a Hopper's."""
@@ -72,6 +72,8 @@ class Plan:
 
 def make_plan(case: Case, processors: int = CARD, *, segments: int | None = None) -> Plan:
     """The plan of a case on a card of so many multiprocessors, in `segments` parts where that is given."""
+    if case.spec.kind == "softmax":
+        return Plan(case=case, numbers=arithmetic_of(case), tiles=softmax_tiles(case), segment=case.seq_len)
     tiles = scan_tiles(case)
     most = segments or _segments(case, tiles, processors)
     segment = GRAIN * -(-case.seq_len // (GRAIN * most))

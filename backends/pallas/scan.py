@@ -17,7 +17,7 @@ from .plan import Plan
 from .states import States, key_value_states, state_inputs
 from .sums import first_row, groups_sum, in_head
 
-__all__ = ["WEIGHTS", "attention", "chunk_count", "chunk_weights", "segment_start"]
+__all__ = ["WEIGHTS", "advanced", "attention", "chunk_count", "chunk_weights", "segment_start"]
 
 WEIGHTS = ("lag", "u", "b", "carry")
 """The names in `chunk_weights`."""
@@ -62,6 +62,26 @@ def segment_start(
     return zeros, zeros if momentum else None, jnp.zeros((groups, shape[1]), jnp.float32)
 
 
+def advanced(
+    plan: Plan,
+    rows: int,
+    S: jax.Array,
+    P: jax.Array | None,
+    y: jax.Array,
+    phi: jax.Array,
+    weights: Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array | None]:
+    """S and P [value_dim, head_dim] with a chunk of y [rows, value_dim] and phi [rows, head_dim] added, by the
+    `chunk_weights`."""
+    numbers, beta = plan.numbers, plan.case.spec.beta
+    if P is None:
+        return S + numbers.product(numbers.operand(y), phi, "aTb"), None
+    weighted = numbers.operand(y * weights["u"][:, None])
+    S = S + float(tables.carry(beta, rows)) * P + numbers.product(weighted, phi, "aTb")
+    weighted = numbers.operand(y * weights["b"][:, None])
+    return S, float(tables.keep(beta, rows)) * P + numbers.product(weighted, phi, "aTb")
+
+
 def attention(
     plan: Plan, q: jax.Array, k: jax.Array, v: jax.Array, *, keep: bool = False
 ) -> tuple[jax.Array, jax.Array | None, States]:
@@ -94,7 +114,7 @@ def attention(
         and the states before each segment.
     """
     spec, tiles, numbers, n = plan.case.spec, plan.tiles, plan.numbers, plan.case.seq_len
-    rows, beta = tiles.rows, spec.beta
+    rows = tiles.rows
     before = key_value_states(plan, k, v)
 
     def scan(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
@@ -127,13 +147,7 @@ def attention(
             tile.store(out["o"], num * (plan.gain / total)[:, None])
             if keep:
                 tile.store(out["den"], total, only=None if tiles.blocks == 1 else pl.program_id(0) == 0)
-            if P is None:
-                return S + numbers.product(numbers.operand(values), phi_k, "aTb"), None, Z
-            weighted = numbers.operand(values * weights["u"][:, None])
-            S = S + float(tables.carry(beta, rows)) * P + numbers.product(weighted, phi_k, "aTb")
-            weighted = numbers.operand(values * weights["b"][:, None])
-            P = float(tables.keep(beta, rows)) * P + numbers.product(weighted, phi_k, "aTb")
-            return S, P, Z
+            return *advanced(plan, rows, S, P, values, phi_k, weights), Z
 
         lax.fori_loop(0, chunk_count(plan, first, rows), chunk, start)
 

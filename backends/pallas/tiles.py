@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from mtbench.spec import Case
 
-__all__ = ["MAX_DIM", "Tiles", "padded", "scan_tiles"]
+__all__ = [
+    "MAX_DIM",
+    "Tiles",
+    "key_value_tiles",
+    "padded",
+    "query_tiles",
+    "scan_tiles",
+    "softmax_gradient_tiles",
+    "softmax_tiles",
+]
 
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
@@ -18,7 +27,7 @@ class Tiles:
     """One kernel's tile sizes."""
 
     rows: int
-    """Queries and keys of a chunk."""
+    """Queries and keys of a chunk; of softmax the queries of a block."""
     head_dim: int
     """Columns of q and k that a program holds, ..."""
     value_dim: int
@@ -27,6 +36,8 @@ class Tiles:
     """Programs that share the columns of one chunk."""
     warps: int
     stages: int
+    keys: int = 0
+    """Keys of a block of softmax."""
 
     @property
     def groups(self) -> int:
@@ -56,6 +67,80 @@ def scan_tiles(case: Case) -> Tiles:
     return Tiles(
         rows=chunk, head_dim=head_dim, value_dim=block, blocks=value_dim // block, warps=warps, stages=stages
     )
+
+
+def query_tiles(case: Case) -> Tiles:
+    """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
+    head_dim, value_dim = padded(case)
+    rows, block, warps = _state(case, value_dim)
+    block, width, stages = min(block, head_dim), _width(value_dim), 1
+    if case.dtype == "bfloat16":
+        warps, stages = _gradient_warps(case, width), 3 if width == 0 else 1
+    return Tiles(
+        rows=rows, head_dim=block, value_dim=value_dim, blocks=head_dim // block, warps=warps, stages=stages
+    )
+
+
+def key_value_tiles(case: Case) -> tuple[tuple[Tiles, bool, bool], ...]:
+    """Those of the kernel of dk and dv, and whether a launch makes dk, and dv: one launch where a program holds
+    all of both, else one each."""
+    head_dim, value_dim = padded(case)
+    rows, keys, warps = _state(case, value_dim)
+    other_rows, values, other_warps = _state(case, head_dim)
+    keys, values, stages = min(keys, head_dim), min(values, value_dim), 1
+    if case.dtype == "bfloat16":
+        warps, other_warps = (_gradient_warps(case, _width(dim)) for dim in (value_dim, head_dim))
+        stages = 1 if _width(head_dim, value_dim) == 0 else 2
+    if (keys == head_dim or values == value_dim) and _width(head_dim, value_dim) < 2:
+        most = max(warps, other_warps)
+        whole = Tiles(
+            rows=min(rows, other_rows), head_dim=head_dim, value_dim=value_dim, blocks=1, warps=most,
+            stages=stages,
+        )  # fmt: skip
+        return ((whole, True, True),)
+    by_head = Tiles(
+        rows=rows, head_dim=keys, value_dim=value_dim, blocks=head_dim // keys, warps=warps, stages=stages
+    )
+    by_value = Tiles(
+        rows=other_rows, head_dim=head_dim, value_dim=values, blocks=value_dim // values, warps=other_warps,
+        stages=stages,
+    )  # fmt: skip
+    return ((by_head, True, False), (by_value, False, True))
+
+
+def softmax_tiles(case: Case) -> Tiles:
+    """Those of the flash kernel."""
+    width = _width(*padded(case))
+    if case.dtype == "float32":
+        found = ((64, 32, 8, 2), (64, 16, 8, 1), (16, 16, 8, 1))[width]
+    else:
+        found = ((128, 64, 4, 3), (128, 64, 8, 3), (64, 64, 8, 2))[width]
+    return _softmax(case, *found)
+
+
+def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
+    """Those of the kernel of dq, or of dk and dv (`by_keys`), which hold twice as much."""
+    width = _width(*padded(case))
+    if case.dtype == "float32":  # on the ordinary cores two stages spill
+        own, others, warps, stages = ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1))[width]
+    else:
+        # Past 128 columns blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong
+        # at head_dim 200 and value_dim 40 on a card, and right in the interpreter.
+        own, others, warps, stages = ((64, 64, 4, 2), (64, 64, 8, 2), (32, 32, 4, 2))[width]
+    return _softmax(case, *((others, own) if by_keys else (own, others)), warps, stages)
+
+
+def _softmax(case: Case, rows: int, keys: int, warps: int, stages: int) -> Tiles:
+    head_dim, value_dim = padded(case)
+    return Tiles(
+        rows=rows, keys=keys, head_dim=head_dim, value_dim=value_dim, blocks=1, warps=warps, stages=stages
+    )
+
+
+def _gradient_warps(case: Case, width: int) -> int:
+    """Eight where momentum's two states of 128 columns lie beside a chunk of the backward: they make products
+    twice, and still take two thirds of the time of four, which spill."""
+    return (4, 8 if case.spec.kind == "momentum" else 4, 8)[width]
 
 
 def _power(dim: int) -> int:
