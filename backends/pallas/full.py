@@ -49,6 +49,7 @@ def attention(
 
     def apply(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
+        owner = None if tiles.blocks == 1 else pl.program_id(0) == 0  # of what the blocks share
         S = numbers.operand(x["s"][...])  # [block, head_dim]
         Z = numbers.operand(first_row(x["z"][...], LEAST_COLUMNS))
 
@@ -60,7 +61,7 @@ def attention(
             num = numbers.product(phi, S, "abT")
             total = jnp.sum(numbers.product(phi, Z, "abT"), 1) + plan.case.spec.eps  # [rows]
             if keep:
-                tile.store(out["den"], total, only=None if tiles.blocks == 1 else pl.program_id(0) == 0)
+                tile.store(out["den"], total, only=owner)
             tile.store(out["o"], num * (plan.gain / total)[:, None])
             return nothing
 

@@ -74,6 +74,7 @@ def _query_gradients(
 
     def query_gradients(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
+        owner = None if tiles.blocks == 1 else pl.program_id(0) == 0  # of what the blocks share
         start = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=momentum)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)
@@ -85,7 +86,7 @@ def _query_gradients(
             pull = tile.load(x["do"]).astype(jnp.float32)  # [rows, value_dim]
             share = 1.0 / tile.load(x["den"], other=1.0)  # [rows]
             own = jnp.sum(pull * tile.load(x["o"]).astype(jnp.float32), 1) * share  # [rows], delta
-            tile.store(out["delta"], own, only=None if tiles.blocks == 1 else pl.program_id(0) == 0)
+            tile.store(out["delta"], own, only=owner)
             g = numbers.operand(pull * (plan.gain * share)[:, None])
             grad = jnp.zeros((rows, tiles.head_dim), jnp.float32)
             if P is not None:

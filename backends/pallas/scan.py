@@ -119,6 +119,7 @@ def attention(
 
     def scan(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
+        owner = None if tiles.blocks == 1 else pl.program_id(0) == 0  # of what the blocks share
         start = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=plan.momentum)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)
@@ -146,7 +147,7 @@ def attention(
             num += numbers.product(numbers.operand(scores), numbers.operand(values))
             tile.store(out["o"], num * (plan.gain / total)[:, None])
             if keep:
-                tile.store(out["den"], total, only=None if tiles.blocks == 1 else pl.program_id(0) == 0)
+                tile.store(out["den"], total, only=owner)
             return *advanced(plan, rows, S, P, values, phi_k, weights), Z
 
         lax.fori_loop(0, chunk_count(plan, first, rows), chunk, start)
