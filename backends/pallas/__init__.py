@@ -25,7 +25,8 @@ __all__ = ["BACKEND", "PallasBackend"]
 class PallasBackend(DeclaredBackend):
     """The Pallas kernels of this folder, each one form: ``fused``.
 
-    On a CPU Pallas interprets them: right numbers, and times that mean nothing.
+    On a CPU Pallas interprets them: right numbers, and times that mean nothing. JAX 0.11 deprecates the
+    Triton route, on which all of them are built, in favour of Mosaic's.
     """
 
     def build(self, case: Case, form: str) -> Kernel:

@@ -17,8 +17,8 @@ Function = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def attention_of(plan: Plan) -> Function:
-    """``o(q, k, v)`` of a case: q, k [batch, heads, seq_len, head_dim] and v [batch, heads, seq_len, value_dim]
-    to [batch, heads, seq_len, value_dim], in the case's dtype.
+    """``o(q, k, v)`` of a case: q, k [batch, heads, seq_len, head_dim] and v [batch, heads, seq_len,
+    value_dim] to [batch, heads, seq_len, value_dim], in the case's dtype.
 
     Its gradients are kernels too; the backward keeps q, k, v, o, a number a row and the states between
     segments: O(N d) memory. It has no second derivative, nor a forward-mode one.

@@ -56,8 +56,8 @@ def gradients(
 def _query_gradients(
     plan: Plan, tiles: Tiles, arrays: Mapping[str, jax.Array], before: States
 ) -> dict[str, jax.Array]:
-    """dq, and delta [pairs, seq_len] for what comes after it. With S, P, z where a chunk starts, c(i) as in the
-    forward::
+    """dq, and delta [pairs, seq_len] for what comes after it. With S, P, z where a chunk starts, c(i) as in
+    the forward::
 
         dphi(q_i) = (S + c(i) P) g_i - delta_i z + sum_{j<=i} [u(i-j) (g_i . v_j) - delta_i] phi(k_j)
 
@@ -138,8 +138,8 @@ def _key_value_gradients(
     keys: bool,
     values: bool,
 ) -> dict[str, jax.Array]:
-    """dk (`keys`), dv (`values`) or both, from the last chunk to the first. With R, its momentum Q and y of all
-    queries after a chunk of C, j = 1..C inside it::
+    """The gradients dk (`keys`), dv (`values`) or both, from the last chunk to the first. With R, its
+    momentum Q and y of all queries after a chunk of C, j = 1..C inside it::
 
         dphi(k_j) = (R + c(C+1-j) Q) v_j - y + sum_{i>=j} [u(i-j) (g_i . v_j) - delta_i] phi(q_i)
         dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
@@ -207,7 +207,8 @@ def _key_value_gradients(
                     grad_k += numbers.product(numbers.operand(scores), phi_q)
                 if values:
                     scores = numbers.product(phi_k, phi_q, "abT")
-                    scores = jnp.where(i >= j, scores if Q is None else scores * weights["lag"], 0.0)
+                    # u is 0 where i < j; chosen by a mask beside it, 180 bytes more are spilled.
+                    scores = jnp.where(i >= j, scores, 0.0) if Q is None else scores * weights["lag"]
                     grad_v += numbers.product(numbers.operand(scores), g)
                 Y = None if Y is None else Y + fresh
                 R, Q = advanced(plan, rows, R, Q, scaled, phi_q, weights)

@@ -37,7 +37,8 @@ def shared(array: Any, columns: int) -> Blocked:
 
 
 def one_part(array: Any, columns: int, axis: int) -> Blocked:
-    """[pairs, parts, ...]: of the program's part (of the only one, where there is one) the block of `axis`."""
+    """[pairs, parts, ...]: of the program's part (of the only one, where there is one) the block of
+    `axis`."""
     sizes: list[int | None] = [None, None, *array.shape[2:]]
     sizes[axis] = columns
     only, split = array.shape[1] == 1, columns < array.shape[axis]
@@ -116,7 +117,7 @@ class Tile:
         plgpu.store(at, value.astype(reference.dtype), mask=mask)
 
     def cut(self, x: jax.Array) -> jax.Array:
-        """x [size, columns] with 0 in the rows that are none."""
+        """A tile x [size, columns] with 0 in the rows that are none."""
         return x if self.real is None else jnp.where(_spread(self.real, x.shape), x, 0.0)
 
     def _at(self, reference: Any) -> Any:

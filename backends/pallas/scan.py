@@ -24,9 +24,9 @@ WEIGHTS = ("lag", "u", "b", "carry")
 
 
 def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blocked]:
-    """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C, C],
-    ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1) [C].
-    Empty without momentum.
+    """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C,
+    C], ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1)
+    [C]. Empty without momentum.
 
     `back` turns time round: u(j-i), u(i), beta^i and c(C-i).
     """
@@ -53,8 +53,8 @@ def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
 def segment_start(
     x: Mapping[str, Any], shape: tuple[int, int], groups: int, *, momentum: bool
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-    """S and P of `shape` [value_dim, head_dim] and z [groups, head_dim] where a program's segment starts: from
-    the `state_inputs` in x, or 0. P is None without momentum."""
+    """S and P of `shape` [value_dim, head_dim] and z [groups, head_dim] where a program's segment starts:
+    from the `state_inputs` in x, or 0. P is None without momentum."""
     if "s" in x:
         p = x["p"][...] if momentum else None
         return x["s"][...], p, first_row(x["z"][...], groups)
@@ -71,8 +71,8 @@ def advanced(
     phi: jax.Array,
     weights: Mapping[str, jax.Array],
 ) -> tuple[jax.Array, jax.Array | None]:
-    """S and P [value_dim, head_dim] with a chunk of y [rows, value_dim] and phi [rows, head_dim] added, by the
-    `chunk_weights`."""
+    """S and P [value_dim, head_dim] with a chunk of y [rows, value_dim] and phi [rows, head_dim] added, by
+    the `chunk_weights`."""
     numbers, beta = plan.numbers, plan.case.spec.beta
     if P is None:
         return S + numbers.product(numbers.operand(y), phi, "aTb"), None
@@ -85,8 +85,8 @@ def advanced(
 def attention(
     plan: Plan, q: jax.Array, k: jax.Array, v: jax.Array, *, keep: bool = False
 ) -> tuple[jax.Array, jax.Array | None, States]:
-    """Eq 8 and, with momentum, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk of
-    C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
+    """Eq 8 and, with momentum, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
+    of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
 
         num_i = phi(q_i)^T (S + c(i) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
         den_i = phi(q_i)^T z + sum_{j<=i} phi(q_i) . phi(k_j) + eps
@@ -95,9 +95,9 @@ def attention(
 
     Linear attention is the same with u = 1 and no P, and pays for neither.
 
-    Tiling: one program a block of value_dim, (batch, head) and segment, over chunks of `rows` positions; S and
-    P, transposed, [block, head_dim], z in groups [groups, head_dim] and u(i-j) [rows, rows] stay in float32
-    registers.
+    Tiling: one program a block of value_dim, (batch, head) and segment, over chunks of `rows` positions; S
+    and P, transposed, [block, head_dim], z in groups [groups, head_dim] and u(i-j) [rows, rows] stay in
+    float32 registers.
     Traffic: q, k, v and o once, n (2 head_dim blocks + 2 value_dim) itemsize bytes a (batch, head); in
     segments k and v twice, and the state before each, 4 head_dim value_dim bytes (with momentum twice that);
     `keep`, 4 n bytes.

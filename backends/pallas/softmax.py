@@ -36,11 +36,11 @@ def attention(
 ) -> tuple[jax.Array, jax.Array | None, dict[str, jax.Array]]:
     """``o_i = sum_j softmax_j(scale q_i . k_j) v_j`` (eq 1).
 
-    Tiling: one program takes `rows` queries of one (batch, head) over blocks of `keys` keys, and keeps the row
-    maximum and sum [rows] and the output [rows, value_dim] in float32. Causal, blocks above the diagonal are
-    skipped, and only those on it are masked.
-    Traffic: q and o once, (head_dim + value_dim) itemsize bytes a query; k and v once a block of queries, most
-    of it from the L2. `keep`, 4 bytes a query; nothing else is written.
+    Tiling: one program takes `rows` queries of one (batch, head) over blocks of `keys` keys, and keeps the
+    row maximum and sum [rows] and the output [rows, value_dim] in float32. Causal, blocks above the diagonal
+    are skipped, and only those on it are masked.
+    Traffic: q and o once, (head_dim + value_dim) itemsize bytes a query; k and v once a block of queries,
+    most of it from the L2. `keep`, 4 bytes a query; nothing else is written.
 
     Args:
         plan: of the case.

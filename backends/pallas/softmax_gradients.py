@@ -38,7 +38,8 @@ def gradients(
 
 
 def _weights(plan: Plan, q: jax.Array, k: jax.Array, lse: jax.Array, queries: Tile, keys: Tile) -> jax.Array:
-    """``p_ij = exp2(factor q_i . k_j - lse_i)`` [queries, keys], 0 where i may not see j or either is none."""
+    """``p_ij = exp2(factor q_i . k_j - lse_i)`` [queries, keys], 0 where i may not see j or either is
+    none."""
     scores = plan.numbers.half_product(q, k, "abT") * factor(plan) - lse[:, None]
     if plan.causal:
         scores = jnp.where(queries.rows[:, None] >= keys.rows[None, :], scores, -jnp.inf)
@@ -98,8 +99,8 @@ def _query_gradients(plan: Plan, arrays: Mapping[str, jax.Array]) -> tuple[jax.A
 def _key_value_gradients(plan: Plan, arrays: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """``dv_j = sum_i p_ij do_i`` and ``dk_j = scale sum_i p_ij (do_i . v_j - delta_i) q_i``.
 
-    Tiling: one program takes `keys` keys of one (batch, head) over blocks of `rows` queries, those that may see
-    a key of its own; dk [keys, head_dim] and dv [keys, value_dim] stay in float32 registers.
+    Tiling: one program takes `keys` keys of one (batch, head) over blocks of `rows` queries, those that may
+    see a key of its own; dk [keys, head_dim] and dv [keys, value_dim] stay in float32 registers.
     Traffic: k, v, dk and dv once, q and do once a block of keys, most of it from the L2; 8 bytes a query and
     block.
     """

@@ -23,8 +23,8 @@ from .tiles import Tiles
 __all__ = ["States", "end_weights", "gradient_states", "key_value_states", "state_inputs"]
 
 States = dict[str, jax.Array]
-"""Float32 sums for each (batch, head) and segment: ``s`` and, with momentum, ``p`` [pairs, segments, value_dim,
-head_dim], ``z`` [pairs, segments, head_dim]. Empty for a causal sequence in one segment."""
+"""Float32 sums for each (batch, head) and segment: ``s`` and, with momentum, ``p`` [pairs, segments,
+value_dim, head_dim], ``z`` [pairs, segments, head_dim]. Empty for a causal sequence in one segment."""
 
 
 def key_value_states(plan: Plan, k: jax.Array, v: jax.Array) -> States:
@@ -53,7 +53,8 @@ def state_inputs(states: States, columns: int, axis: int) -> dict[str, Blocked]:
 
 
 def end_weights(plan: Plan, rows: int) -> dict[str, Blocked]:
-    """Eq 14's weight of each key, u(N - 1 - j), 0 past the last of the whole chunks. Empty without momentum."""
+    """Eq 14's weight of each key, u(N - 1 - j), 0 past the last of the whole chunks. Empty without
+    momentum."""
     if not plan.momentum:
         return {}
     n = plan.case.seq_len
@@ -77,11 +78,11 @@ def _sums(plan: Plan, arrays: Mapping[str, jax.Array], *, back: bool) -> States:
     `back` makes the states that go back in time: x = q, ``y_i = gain do_i / den_i``, each phi(x_i) in z is
     multiplied by delta_i, and m_i are the positions from the segment's first to i; not causal, u = 1.
 
-    Tiling: one program a block of value_dim, (batch, head) and segment, over chunks of `rows` positions; S and
-    P, transposed, [block, head_dim] and z in groups [groups, head_dim] stay in float32 registers. Causal, no
-    program is started for the last segment (`back`: the first), whose state nobody asks for.
-    Traffic: x and y once, n (head_dim blocks + value_dim) itemsize bytes a (batch, head), `back` 8 n more; the
-    states, 4 head_dim value_dim bytes each, once.
+    Tiling: one program a block of value_dim, (batch, head) and segment, over chunks of `rows` positions; S
+    and P, transposed, [block, head_dim] and z in groups [groups, head_dim] stay in float32 registers.
+    Causal, no program is started for the last segment (`back`: the first), whose state nobody asks for.
+    Traffic: x and y once, n (head_dim blocks + value_dim) itemsize bytes a (batch, head), `back` 8 n more;
+    the states, 4 head_dim value_dim bytes each, once.
     """
     tiles, numbers, n, rows = plan.tiles, plan.numbers, plan.case.seq_len, plan.tiles.rows
     momentum, chunks, skip = plan.momentum and (plan.causal or not back), plan.segment // rows, 0

@@ -82,8 +82,8 @@ def query_tiles(case: Case) -> Tiles:
 
 
 def key_value_tiles(case: Case) -> tuple[tuple[Tiles, bool, bool], ...]:
-    """Those of the kernel of dk and dv, and whether a launch makes dk, and dv: one launch where a program holds
-    all of both, else one each."""
+    """Those of the kernel of dk and dv, and whether a launch makes dk, and dv: one launch where a program
+    holds all of both, else one each."""
     head_dim, value_dim = padded(case)
     rows, keys, warps = _state(case, value_dim)
     other_rows, values, other_warps = _state(case, head_dim)

@@ -21,6 +21,7 @@ MARKS = {
     "torch-compile": pytest.mark.torch,
     "triton": pytest.mark.triton,
     "jax": pytest.mark.jax,
+    "jax-pallas": pytest.mark.jax,
 }
 
 SIZES = {
@@ -29,6 +30,7 @@ SIZES = {
     "torch-compile": [(1, 2, 65, 16, 12)],
     "triton": [(1, 2, 1, 4, 3), (1, 2, 67, 17, 9)],
     "jax": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9)],
+    "jax-pallas": [(1, 2, 67, 17, 9)],
 }
 COMPILED_DTYPES = ("float32", "bfloat16")
 """torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here."""
