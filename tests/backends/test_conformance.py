@@ -32,6 +32,7 @@ SIZES = {
     "jax": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9)],
     "jax-pallas": [(1, 2, 67, 17, 9)],
 }
+COMPILED = ("torch-compile", "jax-pallas")
 COMPILED_DTYPES = ("float32", "bfloat16")
 """torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here."""
 
@@ -80,7 +81,7 @@ def test_agrees_with_the_oracle(name: str, form: str, kind: str, dtype: str) -> 
                     mode=mode,
                 )
                 # Compiling takes seconds: with its gradients the output is judged too.
-                again = mode == "forward" and name == "torch-compile" and form != "flex"
+                again = mode == "forward" and name in COMPILED and form != "flex"
                 if backend.unsupported(case, form) is None and not again:
                     judge_row(name, form, case)
                     done += 1
