@@ -21,6 +21,7 @@ MARKS = {
     "torch-compile": pytest.mark.torch,
     "triton": pytest.mark.triton,
     "jax": pytest.mark.jax,
+    "jax-pallas": pytest.mark.jax,
 }
 
 SIZES = {
@@ -29,7 +30,9 @@ SIZES = {
     "torch-compile": [(1, 2, 65, 16, 12)],
     "triton": [(1, 2, 1, 4, 3), (1, 2, 67, 17, 9)],
     "jax": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9)],
+    "jax-pallas": [(1, 2, 67, 17, 9)],
 }
+COMPILED = ("torch-compile", "jax-pallas")
 COMPILED_DTYPES = ("float32", "bfloat16")
 """torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here."""
 
@@ -78,7 +81,7 @@ def test_agrees_with_the_oracle(name: str, form: str, kind: str, dtype: str) -> 
                     mode=mode,
                 )
                 # Compiling takes seconds: with its gradients the output is judged too.
-                again = mode == "forward" and name == "torch-compile" and form != "flex"
+                again = mode == "forward" and name in COMPILED and form != "flex"
                 if backend.unsupported(case, form) is None and not again:
                     judge_row(name, form, case)
                     done += 1

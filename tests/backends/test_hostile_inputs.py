@@ -35,11 +35,13 @@ MARKS = {
     "torch-compile": pytest.mark.torch,
     "triton": pytest.mark.triton,
     "jax": pytest.mark.jax,
+    "jax-pallas": pytest.mark.jax,
 }
 DTYPES = {
     "torch-eager": ("float32", "bfloat16", "float16"),
     "triton": ("float32", "float16"),
     "jax": ("float32", "float16"),
+    "jax-pallas": ("float32", "float16"),
 }
 COMPILED = {("softmax", "flex"), ("momentum", "parallel")}
 """Of torch.compile, which takes seconds a form: one of eager PyTorch's, and the one that it does not have."""
@@ -216,6 +218,7 @@ LONG = [
     ("torch-eager", "chunked", 4_500),
     ("jax", "chunked", 4_500),
     ("triton", "fused", 2_100),
+    ("jax-pallas", "fused", 2_100),
 ]
 
 
