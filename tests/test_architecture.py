@@ -15,7 +15,14 @@ FRAMEWORKS = {"torch", "triton", "jax", "jaxlib", "flax"}
 
 ALLOWED = {
     # who: which of the house's modules it may import (prefixes)
-    "backends": ("mtbench.backend", "mtbench.errors", "mtbench.frameworks", "mtbench.inputs", "mtbench.spec"),
+    "backends": (
+        "mtbench.backend",
+        "mtbench.caches",
+        "mtbench.errors",
+        "mtbench.frameworks",
+        "mtbench.inputs",
+        "mtbench.spec",
+    ),
     "reports": (
         "mtbench.errors",
         "mtbench.floor",
@@ -32,6 +39,7 @@ ALLOWED = {
     "mtbench/oracle": ("mtbench.inputs", "mtbench.oracle", "mtbench.spec"),
     "mtbench/frameworks": (
         "mtbench.backend",
+        "mtbench.caches",
         "mtbench.errors",
         "mtbench.frameworks",
         "mtbench.inputs",
