@@ -140,33 +140,32 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     device = torch.device(case.device)
     real = key_is_real(case, device)
     segments = _segments(case.seq_len, size, most)
-    run_segment = {shape: wrap(_Segment(case, *shape, device)) for shape in {shape for _, shape in segments}}
+    sizes = [chunks * length for chunks, length in segments]
+    run_segment = {shape: wrap(_Segment(case, *shape, device)) for shape in set(segments)}
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         b, h, _, d = k.shape
         s = p = k.new_zeros((b, h, d, v.shape[3]), dtype=torch.float32)
         z = k.new_zeros((b, h, d), dtype=torch.float32)
+        # split once: a slice taken in the loop would send back a gradient as long as the whole sequence.
+        cut = [x.split(sizes, 2) for x in (q, k, v)]
+        heres = [None] * len(sizes) if real is None else real.split(sizes, 2)
         parts = []
-        for start, (chunks, length) in segments:
-            span = slice(start, start + chunks * length)
-            here = None if real is None else real[:, :, span]
-            o, s, p, z = run_segment[chunks, length](
-                q[:, :, span], k[:, :, span], v[:, :, span], s, p, z, here
-            )
+        for shape, q_t, k_t, v_t, here in zip(segments, *cut, heres, strict=True):
+            o, s, p, z = run_segment[shape](q_t, k_t, v_t, s, p, z, here)
             parts.append(o)
         return torch.cat(parts, 2)
 
     return run
 
 
-def _segments(n: int, size: int, most: int) -> list[tuple[int, tuple[int, int]]]:
-    """(start, (chunks, chunk length)): full segments, the full chunks left over, and the tail."""
-    found, start = [], 0
-    while start < n:
-        chunks = min(most, (n - start) // size)
-        shape = (chunks, size) if chunks else (1, n - start)
-        found.append((start, shape))
-        start += shape[0] * shape[1]
+def _segments(n: int, size: int, most: int) -> list[tuple[int, int]]:
+    """(chunks, chunk length): full segments, the full chunks left over, and the tail."""
+    found: list[tuple[int, int]] = []
+    while n:
+        chunks = min(most, n // size)
+        found.append((chunks, size) if chunks else (1, n))
+        n -= found[-1][0] * found[-1][1]
     return found
 
 

@@ -144,7 +144,5 @@ def check_peak(kind: Kind) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
 @pytest.mark.parametrize("kind", ATTENTIONS)
 def test_chunked_forms_keep_no_n_by_n_array(kind: Kind) -> None:
-    """Not even one of bytes, also when differentiated: some 70 MB are taken and it would have 268. One long
-    sequence is judged alone: what the allocator kept from the call before is not in a peak, so that a short
-    one's may read a seventh of what it takes."""
+    """Not even one of bytes, also when differentiated: some 70 MB are taken and it would have 268."""
     in_a_fresh_process(check_peak, kind)

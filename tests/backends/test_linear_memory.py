@@ -1,0 +1,47 @@
+"""The peak memory of a linear-time form grows as its inputs do: O(N d), at three lengths."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from mtbench import AttentionSpec, Case, load_backend
+from mtbench.inputs import make_inputs
+from tests.processes import in_a_fresh_process
+
+LENGTHS = (2048, 4096, 8192)
+EACH = [
+    pytest.param("torch-eager", "forward_backward", marks=pytest.mark.torch),
+    pytest.param("torch-compile", "forward", marks=pytest.mark.torch),
+    pytest.param("jax", "forward_backward", marks=pytest.mark.jax),
+]
+MIB = 1 << 20
+
+
+def peaks(name: str, mode: str) -> None:
+    from mtbench.frameworks import load_framework
+    from mtbench.measure.memory import host_peak
+
+    backend = load_backend(name)
+    load_framework(backend.framework).start("cpu", 2)
+    for kind in ("linear", "momentum"):
+        found = []
+        for n in LENGTHS:
+            sizes: Any = {"heads": 2, "seq_len": n, "head_dim": 32, "mode": mode}
+            kernel = backend.build(Case(spec=AttentionSpec(kind=kind), **sizes), "chunked")  # type: ignore[arg-type]
+            kernel.load(make_inputs(Case(spec=AttentionSpec(kind=kind), **sizes)))  # type: ignore[arg-type]
+            kernel.wait(kernel())
+            found.append(host_peak(kernel).bytes or 0)
+        output = 2 * LENGTHS[0] * 32 * 4
+        assert found[0] >= 0.9 * output, found
+        for n, peak in zip(LENGTHS[1:], found[1:], strict=True):
+            # Four times the length with an N x N array would be sixteen times the memory.
+            assert peak <= 1.5 * n / LENGTHS[0] * found[0] + MIB, (kind, found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+@pytest.mark.parametrize(("name", "mode"), EACH)
+def test_four_times_the_length_takes_four_times_the_memory(name: str, mode: str) -> None:
+    in_a_fresh_process(peaks, name, mode)
