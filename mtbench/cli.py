@@ -222,6 +222,30 @@ def figures(
 
 
 @app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    format_: Annotated[str, typer.Option("--format", help="markdown, latex, or both.")] = "markdown",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="wall, device, memory, error; several with commas. [default: the ranked clocks]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A file; of two formats, the name before .md and .tex. [stdout]")
+    ] = None,
+) -> None:
+    """Write medians with their 95% intervals as tables: a row a case, a column a backend's form."""
+    module = _reports("table_text")
+    texts: dict[str, str] = module.table_texts(folder, names(format_), names(metric) or ())
+    for format_name, text in texts.items():
+        if out is None:
+            typer.echo(text)
+            continue
+        file = out if len(texts) == 1 else out.with_suffix(module.ENDINGS[format_name])
+        _write("--out", file, text)
+        typer.echo(f"table: {file}")
+
+
+@app.command()
 def compare(
     a: Annotated[
         Path,
