@@ -6,6 +6,7 @@ Importing it loads no framework.
 from mtbench.attend import attend
 from mtbench.backend import Caveat, FunctionBackend, Limit, Unsupported
 from mtbench.errors import BackendFailure, BadInput
+from mtbench.frame import load
 from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
 
@@ -19,6 +20,7 @@ __all__ = [
     "Limit",
     "Unsupported",
     "attend",
+    "load",
     "load_backend",
 ]
 

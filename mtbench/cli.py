@@ -204,6 +204,48 @@ def report(
 
 
 @app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    format_: Annotated[str, typer.Option("--format", help="pdf, svg, png; several with commas.")] = "pdf,svg",
+    style: Annotated[
+        str, typer.Option(help="paper (no title, serif, embedded fonts) or report (as in report.html).")
+    ] = "paper",
+    columns: Annotated[int, typer.Option(help="Width on paper: 1 column (3.3 in) or 2 (7 in).")] = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for them. [default: figures-STYLE in the run's]")
+    ] = None,
+) -> None:
+    """Write every figure of a run's report alone, each with its data (.csv) and a caption (.txt)."""
+    written = _reports("figure_files").write_figures(folder, out, names(format_), style, columns)
+    count = sum(path.suffix == ".csv" for path in written)
+    typer.echo(f"figures: {count} in {written[0].parent}")
+
+
+@app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    format_: Annotated[str, typer.Option("--format", help="markdown, latex, or both.")] = "markdown",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="wall, device, memory, error; several with commas. [default: the ranked clocks]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A file; of two formats, the name before .md and .tex. [stdout]")
+    ] = None,
+) -> None:
+    """Write medians with their 95% intervals as tables: a row a case, a column a backend's form."""
+    module = _reports("table_text")
+    texts: dict[str, str] = module.table_texts(folder, names(format_), names(metric) or ())
+    for format_name, text in texts.items():
+        if out is None:
+            typer.echo(text)
+            continue
+        file = out if len(texts) == 1 else out.with_suffix(module.ENDINGS[format_name])
+        _write("--out", file, text)
+        typer.echo(f"table: {file}")
+
+
+@app.command()
 def compare(
     a: Annotated[
         Path,
@@ -321,7 +363,7 @@ def list_() -> None:
     print_support([support_of(load_backend(name)) for name in backend_names()])
 
 
-def _reports() -> Any:
+def _reports(module: str = "page") -> Any:
     from mtbench.registry import import_part
 
-    return import_part("reports.page")
+    return import_part(f"reports.{module}")

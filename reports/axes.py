@@ -6,15 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .figures import Figure
+from .figures import Axis, Figure
 from .format import clean
+from .sheets import Sheet
 from .style import GRID, INK, MUTED, Dash, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["legend", "limits", "measured_ticks", "scale"]
+__all__ = ["AXIS_UNITS", "legend", "limits", "measured_ticks", "scale", "stacked"]
+
+AXIS_UNITS: Mapping[Axis, str] = {
+    "seq_len": "tokens",
+    "batch": "sequences",
+    "head_dim": "elements",
+    "heads": "count",
+}
+"""What a swept size counts."""
 
 
 def limits(figure: Figure) -> tuple[float, float]:
@@ -43,19 +52,25 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
         if number + columns >= len(drawn):
-            ax.set_xlabel(f"{figure.axis} (tokens)" if figure.axis == "seq_len" else str(figure.axis))
+            ax.set_xlabel(f"{figure.axis} ({AXIS_UNITS[figure.axis]})" if figure.axis else "")
             ax.tick_params(axis="x", labelbottom=True)
         if number % columns == 0:
-            ax.set_ylabel(figure.unit)
+            # Stacked panels are lower than their label is long: those share one, which `drawing` sets.
+            ax.set_ylabel("" if stacked(columns, len(drawn)) else figure.unit)
         else:
             ax.tick_params(axis="y", length=0)
-        if figure.axis == "seq_len" and figure.quantity != "agreement":
+        if figure.guides:
             for power, dash in ((1, (0, (1, 1))), (2, "-")):
                 start = low * (high / low) ** 0.04
                 ends = [start, start * (xs[-1] / xs[0]) ** power]
                 ax.plot(
                     [xs[0], xs[-1]], ends, color=GRID, linestyle=dash, linewidth=2.2, zorder=0.5, scaley=False
                 )
+
+
+def stacked(columns: int, panels: int) -> bool:
+    """Whether the panels stand in one column."""
+    return columns == 1 and panels > 1
 
 
 def _thinned(xs: Sequence[int], most: int = 8) -> list[int]:
@@ -96,23 +111,30 @@ def _plain(value: float) -> str:
     return f"{value:g}" if value >= 0.001 else f"{value:.3g}".replace("e-0", "e-")
 
 
-def legend(canvas: Canvas, figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Dash]) -> None:
+def legend(
+    canvas: Canvas, figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Dash], sheet: Sheet
+) -> None:
     """Below the panels: a row of backends by marker, then forms by line style and what the grey lines are."""
     from matplotlib.lines import Line2D
 
     series = [s for panel in figure.panels for s in panel.series]
     backends = [n for n in looks if n in {s.backend for s in series}]
     forms = [f for f in dashes if f in {s.form for s in series}]
-    first = [(n, {"color": looks[n].color, "marker": looks[n].marker, "markersize": 6}) for n in backends]
+    size = sheet.marker_size
+    first = [
+        (n, {"color": looks[n].color, "marker": looks[n].marker, "markersize": 1.4 * size}) for n in backends
+    ]
     second: list[tuple[str, dict[str, Any]]] = [(f, {"color": INK, "linestyle": dashes[f]}) for f in forms]
     if figure.quantity == "agreement":
         second.append(("tolerance", {"color": MUTED, "linewidth": 1.1}))
         if any(p.wrong for p in figure.points):
-            second.append(("wrong", {"color": INK, "marker": "x", "linestyle": "", "markersize": 8}))
-    elif figure.axis == "seq_len":
+            cross = {"color": INK, "marker": "x", "linestyle": "", "markersize": 1.9 * size}
+            second.append(("wrong", cross))
+    elif figure.guides:
         second.append(("O(N)", {"color": GRID, "linestyle": (0, (1, 1)), "linewidth": 2.2}))
         second.append(("O(N²)", {"color": GRID, "linewidth": 2.2}))
-    columns = min(8, max(len(first), len(second)))
+    # As few lines as fit, and no lone entry on the last one.
+    columns = max(_balanced(len(entries), sheet.legend_columns) for entries in (first, second))
     lines = [
         [*entries[at : at + columns], *[("", {"linestyle": ""})] * (at + columns - len(entries))]
         for entries in (first, second)
@@ -126,6 +148,10 @@ def legend(canvas: Canvas, figure: Figure, looks: Mapping[str, Look], dashes: Ma
         [f" {label}" if label.startswith("_") else label for label in shown],
         loc="outside lower left",
         ncols=columns,
-        handlelength=3.2,
+        handlelength=sheet.legend_handle,
         columnspacing=1.2,
     )
+
+
+def _balanced(entries: int, most: int) -> int:
+    return math.ceil(entries / max(1, math.ceil(entries / most)))

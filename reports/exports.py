@@ -6,16 +6,17 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtbench.floor import floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
+from mtbench.spec import Case
 
 from .header import mapping
 
-__all__ = ["flat_row", "measurements_csv", "pytest_benchmark_json"]
+__all__ = ["column_names", "csv_text", "flat_row", "measurements_csv", "pytest_benchmark_json"]
 
 PYTEST_BENCHMARK_SCHEMA = "5.1.0"
 """The version of pytest-benchmark whose JSON this is."""
@@ -36,7 +37,7 @@ def flat_row(row: Measurement, copy_bytes_per_s: float | None = None) -> dict[st
             flat[key] = " ".join(value)
         elif key == "lengths":
             flat[key] = None if value is None else " ".join(map(str, value))
-        elif key in ("machine", "stage_s"):
+        elif key in ("compiled", "machine", "stage_s"):
             flat[key] = json.dumps(value, default=str) if value else ""
         elif key != "schema":
             flat[key] = value
@@ -64,25 +65,28 @@ def _flat_samples(name: str, found: Samples | None) -> dict[str, float | int | N
 
 
 def measurements_csv(run: Run) -> str:
-    """measurements.csv: a line a row.
+    """measurements.csv: a line a row, as `csv_text` writes it."""
+    rows = [flat_row(row, run.copy_bytes_per_s) for row in run]
+    return csv_text(list(rows[0]) if rows else column_names(), rows)
+
+
+def column_names() -> list[str]:
+    """The names that every `flat_row` has, in their order."""
+    return list(flat_row(Measurement(case=Case(), backend="", form="", status="ok")))
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV with a header.
 
     Nothing is an empty cell, true and false are words, a float is written in full. A text that a spreadsheet
     would run as a formula has an apostrophe before it.
     """
-    rows = [flat_row(row, run.copy_bytes_per_s) for row in run]
     out = io.StringIO(newline="")
-    names = list(rows[0]) if rows else list(flat_row(_blank()))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: _cell(value) for key, value in row.items()})
     return out.getvalue()
-
-
-def _blank() -> Measurement:
-    from mtbench.spec import Case
-
-    return Measurement(case=Case(), backend="", form="", status="ok")
 
 
 def _cell(value: Any) -> Any:

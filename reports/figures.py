@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mtbench.results import Measurement
@@ -24,6 +24,7 @@ Value = Callable[[Measurement], "Point | None"]
 class Point:
     """One row in a figure."""
 
+    row: Measurement = field(repr=False, compare=False)
     y: float
     low: float
     """The interval's lower end; y where there is no interval."""
@@ -62,11 +63,18 @@ class Figure:
     """What is swept; None: one size only, a dot for each backend and form."""
     unit: str
     """The label of the measured axis."""
+    clock: Clock | None
+    """Of a latency."""
     title: str
     caption: str
     alt: str
     context: Context
     panels: tuple[Panel, ...]
+
+    @property
+    def guides(self) -> bool:
+        """Whether lines that grow as O(N) and O(N^2) are drawn for the eye."""
+        return self.axis == "seq_len" and self.quantity != "agreement"
 
     @property
     def points(self) -> list[Point]:
@@ -132,13 +140,13 @@ def _figures(axis: Axis | None, rows: list[Measurement], names: Names) -> Iterab
         yield from _figure("latency", axis, rows, names, f"Latency, {by} (ms)", _latency(clock), clock)
     yield from _figure("memory", axis, rows, names, "Peak memory (MiB)", _memory)
     if axis in ("seq_len", None):
-        yield from _figure("agreement", axis, rows, names, "Relative error", _agreement)
+        yield from _figure("agreement", axis, rows, names, "Relative error (ratio)", _agreement)
 
 
 def _latency(clock: Clock) -> Value:
     def value(row: Measurement) -> Point | None:
         found = samples(row, clock)
-        return None if found is None else Point(found.median, *found.interval)
+        return None if found is None else Point(row, found.median, *found.interval)
 
     return value
 
@@ -147,7 +155,7 @@ def _memory(row: Measurement) -> Point | None:
     if row.status != "ok" or "interpreted" in row.flags or row.peak_memory_bytes is None:
         return None
     mib = row.peak_memory_bytes / 2**20
-    return Point(mib, mib, mib)
+    return Point(row, mib, mib, mib)
 
 
 def _agreement(row: Measurement) -> Point | None:
@@ -155,7 +163,7 @@ def _agreement(row: Measurement) -> Point | None:
     if worst is None:
         return None
     at, tolerance = worst.relative, worst.tolerance if _drawable(worst.tolerance) else None
-    return Point(at, at, at, wrong=row.status == "wrong", tolerance=tolerance)
+    return Point(row, at, at, at, wrong=row.status == "wrong", tolerance=tolerance)
 
 
 def _drawable(value: float) -> bool:
@@ -223,6 +231,7 @@ def _figure(
         quantity=quantity,
         axis=axis,
         unit=unit,
+        clock=clock,
         title=f"{what}{f' against {axis}' if axis else ''}: {context.label}; {fixed}{at}",
         caption=caption,
         alt=_alt(unit, axis, xs, panels, quantity),

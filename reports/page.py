@@ -17,6 +17,7 @@ from mtbench.spec import ATTENTIONS
 
 from . import format as fmt
 from . import header, missing, sentences
+from .disk import write_whole
 from .drawing import draw
 from .exports import measurements_csv, pytest_benchmark_json
 from .figures import FILE_PREFIXES, Figure, plan_figures
@@ -42,22 +43,14 @@ def write_report(folder: Path) -> Path:
     """
     run = Run.load(folder)
     folder = run.folder
-    _write(folder / "measurements.csv", measurements_csv(run).encode("utf-8", "replace"))
-    _write(folder / "pytest-benchmark.json", pytest_benchmark_json(run).encode())
+    write_whole(folder / "measurements.csv", measurements_csv(run).encode("utf-8", "replace"))
+    write_whole(folder / "pytest-benchmark.json", pytest_benchmark_json(run).encode())
     rows = list(run)
     looks = backend_looks(row.backend for row in rows)
     drawn = _write_figures(folder / "figures", rows, looks)
     page = folder / "report.html"
-    _write(page, render(run, drawn, looks).encode("utf-8", "replace"))
+    write_whole(page, render(run, drawn, looks).encode("utf-8", "replace"))
     return page
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and never through a link that a run folder may hold."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _write_figures(folder: Path, rows: list[Measurement], looks: dict[str, Look]) -> list[tuple[Figure, str]]:
@@ -69,10 +62,10 @@ def _write_figures(folder: Path, rows: list[Measurement], looks: dict[str, Look]
             old.unlink()
     drawn = []
     for figure in plan_figures(rows):
-        svg, png = draw(figure, looks, dashes)
-        _write(folder / f"{figure.name}.svg", svg.encode("utf-8", "replace"))
-        _write(folder / f"{figure.name}.png", png)
-        drawn.append((figure, svg))
+        files = draw(figure, looks, dashes)
+        for ending, data in files.items():
+            write_whole(folder / f"{figure.name}.{ending}", data)
+        drawn.append((figure, files["svg"].decode()))
     return drawn
 
 

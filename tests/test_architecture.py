@@ -46,6 +46,7 @@ ALLOWED = {
         "mtbench.measure.memory",
         "mtbench.spec",
     ),
+    "mtbench/frame.py": ("mtbench.errors", "mtbench.registry", "mtbench.results"),
     "mtbench/floor.py": ("mtbench.spec",),
     "mtbench/spec.py": ("mtbench.errors",),
     "mtbench/inputs.py": ("mtbench.spec",),

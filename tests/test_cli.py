@@ -92,7 +92,7 @@ def test_a_report_of_nothing(mtbench: Mtbench) -> None:
 def test_help_names_every_command(mtbench: Mtbench) -> None:
     done = mtbench("--help")
     assert done.returncode == 0
-    for command in ("run", "report", "compare", "noise", "list"):
+    for command in ("run", "report", "figures", "table", "compare", "noise", "list"):
         assert command in done.stdout
 
 

@@ -43,6 +43,17 @@ def test_the_readmes_backend_is_one(tmp_path: Path) -> None:
     assert backend.unsupported(mtbench.Case(), "fused") is None
 
 
+def test_the_example_of_analysing_says_what_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "analysing.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    example = doctest.DocTestParser().get_doctest(code, {}, "analysing.md", "docs/analysing.md", 0)
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
 def test_sessions_and_presets_that_are_named_exist() -> None:
     for name in re.findall(r"nox -s ([a-z]+)", README):
         assert f"def {name}(" in NOXFILE, name

@@ -17,7 +17,8 @@ from reports.svg import inline_svg
 
 def drawn(figure):
     series = [s for panel in figure.panels for s in panel.series]
-    return draw(figure, backend_looks(s.backend for s in series), form_dashes(s.form for s in series))
+    files = draw(figure, backend_looks(s.backend for s in series), form_dashes(s.form for s in series))
+    return files["svg"].decode(), files["png"]
 
 
 def test_the_sweeps_of_a_realistic_run(sweep):

@@ -1,0 +1,114 @@
+"""What stands below a figure in a paper: what it shows, and all that its numbers depend on.
+
+Plain text, a fact a line, so that nothing in it needs escaping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mtbench.results import Run
+
+from . import header
+from .figures import Figure
+from .format import clean, count, listing
+from .settings import CLOCK_NAMES, Clock, samples
+from .sheets import Sheet
+
+__all__ = ["caption", "hardware", "versions"]
+
+FRAMEWORKS = ("torch", "triton", "jax")
+LONGEST = 120
+"""Characters of a text from the run that a caption shows."""
+CLOCKS: Mapping[Clock, str] = {
+    "wall": "the host's clock around a call and the framework's own wait",
+    "device": "the union of the intervals in which the GPU worked on the call (CUPTI)",
+}
+
+
+def caption(figure: Figure, run: Run, sheet: Sheet) -> str:
+    """The caption of a figure as a sheet shows it: what is drawn, the clock, n (samples and launches), dtype,
+    mode, hardware and versions."""
+    context = figure.context
+    intervals = {
+        True: " The areas are the intervals; a line of one point has a bar.",
+        False: " The bars are the intervals.",
+    }
+    drawn = figure.caption
+    if figure.quantity == "latency":
+        drawn += intervals[sheet.bands and figure.axis is not None]
+    guides = " Grey guides grow as O(N), dotted, and O(N²), solid." if figure.guides else ""
+    lines = [
+        f"{clean(figure.title)}.",
+        f"{drawn}{guides} Panels: {listing([clean(panel.title, 40) for panel in figure.panels])}.",
+        "",
+        f"Clock: {_clock(figure)}.",
+        f"n: {_n(figure)}.",
+        f"dtype: {context.dtype}.",
+        f"Mode: {context.mode.replace('_', ' + ')}, {'causal' if context.causal else 'not causal'}.",
+        f"Hardware: {hardware(run)}.",
+        f"Versions: {versions(run)}.",
+        f"Measured: {header.when(run)}, with {clean(_command(run), 300)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def hardware(run: Run) -> str:
+    """The GPUs, the CPU, its cores, the memory and the threads."""
+    environment = header.mapping(run.header.get("environment"))
+    told = [clean(part, LONGEST) for part in header.machine(run)]
+    if isinstance(threads := environment.get("threads"), int):
+        told.append(count(threads, "CPU thread"))
+    return ", ".join(told)
+
+
+def versions(run: Run) -> str:
+    """Those of mtbench, Python, the frameworks and the GPU's driver; what is missing says so."""
+    environment = header.mapping(run.header.get("environment"))
+    packages = header.mapping(environment.get("packages"))
+    told = [f"mtbench {_known(run.header.get('mtbench'))}", f"Python {_known(environment.get('python'))}"]
+    told += [
+        f"{name} {clean(packages[name], 40)}" if packages.get(name) else f"no {name}" for name in FRAMEWORKS
+    ]
+    drivers = [header.mapping(gpu).get("driver") for gpu in header.sequence(environment.get("gpus"))]
+    told += [f"NVIDIA driver {_known(driver)}" for driver in dict.fromkeys(map(_known, drivers))]
+    return ", ".join(told if drivers else [*told, "no GPU driver"])
+
+
+def _known(value: object) -> str:
+    return clean(value, 40) if value else "of unknown version"
+
+
+def _command(run: Run) -> str:
+    return " ".join(map(str, header.sequence(run.header.get("command")))) or "an unknown command"
+
+
+def _clock(figure: Figure) -> str:
+    if figure.clock is None:
+        return "none, it is no time"
+    caches = _each(p.row.cache for p in figure.points)
+    return f"{CLOCK_NAMES[figure.clock]}, {CLOCKS[figure.clock]}; cache: {caches or 'not recorded'}"
+
+
+def _n(figure: Figure) -> str:
+    points = figure.points
+    if figure.clock is not None:
+        found = [taken for p in points if (taken := samples(p.row, figure.clock)) is not None]
+        launches = _range([len(taken.sizes) for taken in found], "launch", "launches")
+        return f"{_range([len(taken.values) for taken in found], 'sample')} a point, in {launches}"
+    if figure.quantity == "memory":
+        # Of several launches a row keeps the first one's memory.
+        return f"one reading a point, in its first launch ({_each(p.row.memory_method for p in points)})"
+    launches = _range([max(1, p.row.launches) for p in points], "launch", "launches")
+    whole = all(p.row.compared.startswith("all") for p in points)
+    rows = "all rows" if whole else _each(p.row.compared for p in points)
+    return f"the worst of {launches} a point, of {rows or 'an unknown number of rows'} of its arrays"
+
+
+def _range(numbers: list[int], noun: str, nouns: str | None = None) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{f'{low} to {high}' if low != high else high} {noun if high == 1 else nouns or f'{noun}s'}"
+
+
+def _each(texts: Iterable[str]) -> str:
+    return "; ".join(sorted({clean(text, LONGEST) for text in texts if text}))

@@ -1,0 +1,49 @@
+"""As many digits of a measured value as its uncertainty allows."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["MOST_DIGITS", "decimals", "fixed", "with_interval"]
+
+MOST_DIGITS = 5
+"""Significant digits at most: a narrower interval says that a clock is steady, not that it is so true."""
+UNKNOWN_DIGITS = 3
+"""Significant digits where no uncertainty is known."""
+
+
+def decimals(value: float, low: float, high: float) -> int:
+    """The decimal place of the last digit: that of the first digit of half the interval's width, or of the
+    second where the first is 1. Negative: tens, hundreds.
+
+    >>> decimals(2.5124, 2.5032, 2.5184), decimals(2.5, 2.4884, 2.5116), decimals(1234, 1200, 1270)
+    (3, 3, -1)
+    """
+    half = (high - low) / 2
+    top = math.floor(math.log10(abs(value))) if value else 0
+    if not half > 0:
+        return UNKNOWN_DIGITS - 1 - top
+    exponent = math.floor(math.log10(half))
+    place = -exponent + (1 if half / 10.0**exponent < 2 else 0)
+    return min(place, MOST_DIGITS - 1 - top)
+
+
+def fixed(value: float, places: int) -> str:
+    """The value to that place, without an exponent.
+
+    >>> fixed(2.5124, 2), fixed(1234.5, -1)
+    ('2.51', '1230')
+    """
+    return f"{round(value, places):.{max(0, places)}f}"
+
+
+def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
+    """The value, and its interval to the same place (nothing where there is none).
+
+    >>> with_interval(2.5124, 2.5032, 2.5184), with_interval(0.12345, 0.12345, 0.12345)
+    (('2.512', '2.503, 2.518'), ('0.123', ''))
+    """
+    places = decimals(value, low, high)
+    if not high > low:
+        return fixed(value, places), ""
+    return fixed(value, places), f"{fixed(low, places)}, {fixed(high, places)}"

@@ -1,0 +1,109 @@
+"""Every figure of a report as files of its own: the drawing, its data and its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from mtbench.errors import BadInput, nearest
+from mtbench.results import Run
+
+from .captions import caption
+from .disk import write_whole
+from .drawing import FORMATS, Format, draw
+from .exports import csv_text, flat_row
+from .figures import Figure, plan_figures
+from .sheets import STYLES, StyleName, sheet
+from .style import backend_looks, form_dashes
+
+__all__ = ["figure_csv", "write_figures"]
+
+Name = TypeVar("Name", bound=str)
+SIZES = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "lengths", "head_dim", "value_dim")
+CASE = (
+    *("id", "attention", "beta", "gamma", "eps", "scale", "feature_map", "backend", "form"),
+    *("device", "dtype", "mode", "causal", *SIZES, "seed", "status", "flags"),
+)
+
+
+def figure_csv(figure: Figure) -> str:
+    """The figure's points: the panel, the case, and what is drawn, a unit in each column's name."""
+    if figure.clock is not None:
+        parts = "median ci_low ci_high samples_count launches_count outliers_count".split()
+        drawn = [f"{figure.clock}_ms_{part}" for part in parts]
+    else:
+        drawn = {
+            "memory": ["peak_memory_bytes", "memory_method"],
+            "agreement": ["relative_error", "tolerance", "compared"],
+        }[figure.quantity]
+    names = ["panel", *CASE, *drawn]
+    rows = []
+    for panel in figure.panels:
+        for point in (p for series in panel.series for p in series.points):
+            row = {"panel": panel.title, **flat_row(point.row)}
+            rows.append({name: row[name] for name in names})
+    return csv_text(names, rows)
+
+
+def write_figures(
+    folder: Path | str,
+    out: Path | str | None = None,
+    formats: Sequence[str] = ("pdf", "svg", "png"),
+    style: str = "paper",
+    columns: int = 2,
+) -> list[Path]:
+    """Write each figure of the run in `folder` into `out` (by default its folder ``figures-STYLE``): NAME.pdf
+    and the like, NAME.csv with its data and NAME.txt with its caption. `columns` is how wide the style
+    ``paper`` is: 1 (3.3 in) or 2 (7 in). Returns the paths written; other files in `out` are left alone.
+
+    Raises:
+        BadInput: there is no run, nothing in it can be drawn, a format, style or width is unknown, or `out`
+            cannot be written.
+    """
+    wanted = [_format(name) for name in formats]
+    target = sheet(_style(style), _columns(columns))
+    run = Run.load(folder)
+    rows = list(run)
+    figures = plan_figures(rows)
+    if not figures:
+        raise BadInput(f"{run.folder} has no row with a time, a memory or an error: there is nothing to draw")
+    looks, dashes = backend_looks(row.backend for row in rows), form_dashes(row.form for row in rows)
+    place = run.folder / f"figures-{style}" if out is None else Path(out)
+    written: list[Path] = []
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            files: list[tuple[str, bytes]] = [
+                *draw(figure, looks, dashes, target, wanted).items(),
+                ("csv", figure_csv(figure).encode("utf-8", "replace")),
+                ("txt", caption(figure, run, target).encode("utf-8", "replace")),
+            ]
+            for ending, data in files:
+                written.append(place / f"{figure.name}.{ending}")
+                write_whole(written[-1], data)
+    except OSError as error:
+        raise BadInput(f"--out {place} cannot be written: {error.strerror}") from error
+    return written
+
+
+def _format(name: str) -> Format:
+    return _one_of("--format", name, FORMATS)
+
+
+def _style(name: str) -> StyleName:
+    return _one_of("--style", name, STYLES)
+
+
+def _columns(columns: int) -> int:
+    if columns not in (1, 2):
+        raise BadInput(f"--columns {columns}: a figure is 1 column wide (3.3 in) or 2 (7 in)")
+    return columns
+
+
+def _one_of(option: str, value: str, known: Iterable[Name]) -> Name:
+    names = list(known)
+    for name in names:
+        if name == value:
+            return name
+    raise BadInput(f"{option} {value}: {nearest(value, names)}")
