@@ -32,6 +32,7 @@ BUILTIN_BACKENDS = {
     "torch-compile": "backends.torch_compile",
     "triton": "backends.triton",
     "jax": "backends.jax",
+    "native": "backends.native",
     "sdpa": "backends.peers.sdpa",
     "fla": "backends.peers.fla",
     "flash-attn": "backends.peers.flash_attn",
