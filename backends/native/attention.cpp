@@ -1,24 +1,25 @@
 // Linear (eq 8) and momentum (eq 12 to 14) attention on a CPU, in float32, forward.
 //
-// A sequence is cut into chunks of C positions, between which only the sums S, P [d, e] and z [d] travel. With
-// f the feature map, i, j = 1..C inside the chunk, w(n) = (1 - beta^n) / (1 - beta^C) and the unit
+// A sequence is cut into chunks of C positions, between which only the sums S, P [d, e] and z [d] travel.
+// With f the feature map, i, j = 1..C inside the chunk, w(n) = (1 - beta^n) / (1 - beta^C) and the unit
 // gamma (1 - beta^C) / (1 - beta) left to the last step:
 //
 //   num_i = f(q_i)^T (S + beta w(i) P) + sum_{j<=i} w(i-j+1) (f(q_i) . f(k_j)) v_j
 //   den_i = f(q_i)^T z + sum_{j<=i} f(q_i) . f(k_j) + eps
 //   S <- S + beta w(C) P + sum_j w(C-j+1) f(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) f(k_j) v_j^T
 //
-// Linear attention is w = 1 without P. Not causal, one S of all keys, weighted by their place, serves every query.
+// Linear attention is w = 1 without P. Not causal, one S of all keys, weighted by their place, serves all.
 //
-// Tiling: all products are of row-major matrices, by a tile of ROWS x (VECTORS * LANES) that stays in registers;
+// Tiling: all products are of row-major matrices, by a tile [ROWS, VECTORS * LANES] that stays in registers;
 // an output tile takes its three or four products there and is written once. Scores above the diagonal are
-// neither computed (by whole tiles) nor read, so what a row does not see may be NaN. Traffic: q, k and v are
+// neither computed, by whole tiles, nor read, so what a row does not see may be NaN. Traffic: q, k and v are
 // read once and o is written once; a chunk's f(q), f(k)^T, v and scores, and S and P, stay in L1 and L2.
-// Work: 2 C (d + e) / 2 + 4 d e operations a position (momentum 8 d e), and half a tile more on the diagonal.
+// Work: about C (d + e) + 4 d e operations a position, in momentum 8 d e.
 //
-// Threads take pairs of (batch, head); where these are fewer than threads, a pair's sequence is cut into
-// segments, whose own sums are found first and then added up in order (momentum: S1 + beta w(L2) P1 + S2), so that
-// every segment can start from its own S, P and z at once, for two (momentum four) d e operations a position.
+// Threads take pairs of (batch, head). Where these are fewer than threads, a pair's sequence is cut into
+// segments, whose own sums are found first and then added up in order (S1 + beta w(L2) P1 + S2, and so on),
+// so that every segment can start from what is before it at once: 2 d e more operations a position, 4 d e in
+// momentum.
 
 #include <algorithm>
 #include <atomic>
@@ -46,7 +47,11 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;  // SSE, NEON; elsewhere the compiler splits it up
 #endif
 constexpr int C = CHUNK;
-constexpr int ROWS = LANES == 8 ? 4 : 8;  // AVX2 has 16 registers, the others (SSE apart) 32
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ROWS = 8;  // of 32 registers
+#else
+constexpr int ROWS = 4;  // of 16
+#endif
 constexpr int VECTORS = 2;
 constexpr int PAD = 16;  // dims and chunks are whole multiples of it, filled up with 0
 static_assert(C % PAD == 0 && PAD % LANES == 0 && PAD % ROWS == 0, "a chunk is whole tiles");
@@ -197,11 +202,11 @@ inline void over_columns(long columns, Each each) {
 
 extern "C" {
 
-// What a call computes; backends/native/__init__.py has the same fields in the same order.
+// What a call computes; call.py has the same fields in the same order.
 struct Problem {
     const float *q, *k, *v;  // [pairs, length, d or e]
     float* o;                // [pairs, length, e]
-    // By position in a chunk: w(C), ..., w(1), then C of anything; beta w(1), ..., beta w(C); beta^(C-1), ..., 1.
+    // By position in a chunk: w(C) .. w(1), then C of anything; beta w(1) .. beta w(C); beta^(C-1) .. beta^0.
     const float *near, *roll, *decayed;
     const float* by_key;  // [length], eq 14's weight of every key; null where causal or linear
     std::int64_t pairs, length, d, e, segment, threads;  // segment: positions, a multiple of C
@@ -215,7 +220,7 @@ namespace {
 
 long padded(long n) { return (n + PAD - 1) / PAD * PAD; }
 
-// S [d, e], P [d, e] and z [d] of one (batch, head) at one position, dims padded. P is null where there is none.
+// S [d, e], P [d, e] and z [d] of one (batch, head) at one position, dims padded. P may be null.
 struct Sums {
     float *S, *P, *z;
 
@@ -242,7 +247,8 @@ struct Buffer {
 class Worker {
   public:
     explicit Worker(const Problem& problem)
-        : p(problem), d(padded(p.d)), e(padded(p.e)), memory(2 * C * d + 3 * C * e + C * C + d + Sums::size(p)) {
+        : p(problem), d(padded(p.d)), e(padded(p.e)),
+          memory(2 * C * d + 3 * C * e + C * C + d + Sums::size(p)) {
         float* at = memory.data;
         auto take = [&](long n) { return std::exchange(at, at + n); };
         fq = take(C * d), fk = take(C * d);
@@ -263,13 +269,14 @@ class Worker {
         });
     }
 
-    // The outputs of a segment. Causal: from the sums before it, which its keys are added to; else from those of
-    // all keys.
+    // The outputs of a segment. Causal: from the sums before it, which its keys are added to; else from those
+    // of all keys.
     void answer(long pair, long segment, const Sums& sums) {
         each_chunk(segment, [&](long start, long count) {
             load_queries(pair, start, count);
             if (p.causal) load_keys(pair, start, count);
-            for (long i = 0; i < count; i += ROWS) rows(sums, pair, start, i, std::min<long>(ROWS, count - i));
+            for (long i = 0; i < count; i += ROWS)
+                rows(sums, pair, start, i, std::min<long>(ROWS, count - i));
             if (p.causal) advance(sums, padded(count));
         });
     }
@@ -278,17 +285,18 @@ class Worker {
     const Problem& p;
     const long d, e;
     Buffer memory;
-    float* fq;                           // f(q) [C, d]
-    float* fk;                           // f(k)^T [d, C]
-    float *v, *near_v, *decayed_v;       // [C, e], and its rows by w(C-j+1) and by beta^(C-j)
-    float* scores;                       // w(i-j+1) f(q_i) . f(k_j) [C, C]
-    float* key_sum;                      // [d], of f(k)
-    float* own;                          // S, P and z, where the sequence is one segment
+    float* fq;                      // f(q) [C, d]
+    float* fk;                      // f(k)^T [d, C]
+    float *v, *near_v, *decayed_v;  // [C, e], and its rows by w(C-j+1) and by beta^(C-j)
+    float* scores;                  // w(i-j+1) f(q_i) . f(k_j) [C, C]
+    float* key_sum;                 // of f(k) [d]
+    float* own;                     // S, P and z, where the sequence is one segment
 
     template <class Each>
     void each_chunk(long segment, Each each) {
         const long end = std::min<long>(p.length, (segment + 1) * p.segment);
-        for (long start = segment * p.segment; start < end; start += C) each(start, std::min<long>(C, end - start));
+        for (long start = segment * p.segment; start < end; start += C)
+            each(start, std::min<long>(C, end - start));
     }
 
     // f of LANES rows of x [count, n] from `row`, in the columns from `column`; 0 outside of x.
@@ -329,24 +337,24 @@ class Worker {
         load_values(p.v + (pair * p.length + start) * p.e, p.by_key ? p.by_key + start : nullptr, count);
     }
 
+    // A last chunk that is not full ends early, and its weights are not those of its end: what the sums are
+    // after it nobody asks.
     void load_values(const float* x, const float* by_key, long count) {
-        // A last chunk that is not full ends early: its weights are those of the last positions of a full one. What
-        // the sums are after it nobody asks, so any weights would do there.
-        const long used = padded(count);
-        for (long j = 0; j < used; ++j)
+        for (long j = 0; j < padded(count); ++j)
             for (long c = 0; c < e; c += LANES) {
                 const long width = j < count ? std::min<long>(LANES, p.e - c) : 0;
-                vec row = width == LANES ? load(x + j * p.e + c) : width > 0 ? load_part(x + j * p.e + c, width) : vec{};
-                if (by_key && j < count) row *= by_key[j];
+                vec row{};
+                if (width == LANES) row = load(x + j * p.e + c);
+                else if (width > 0) row = load_part(x + j * p.e + c, width);
+                if (by_key && width > 0) row *= by_key[j];
                 store(v + j * e + c, row);
-                if (Sums::has_P(p)) {
-                    store(near_v + j * e + c, row * p.near[j]);
-                    store(decayed_v + j * e + c, row * p.decayed[j]);
-                }
+                if (!Sums::has_P(p)) continue;
+                store(near_v + j * e + c, row * p.near[j]);
+                store(decayed_v + j * e + c, row * p.decayed[j]);
             }
     }
 
-    // The sums after the chunk, of which `used` positions are not certainly 0.
+    // Makes the sums before the chunk those after it; its positions from `used` on are 0.
     void advance(const Sums& sums, long used) {
         for (long r = 0; r < p.d; r += ROWS)
             over_columns(e, [&](long c, auto vectors) {
@@ -410,12 +418,11 @@ class Worker {
             tile.each([&](int r, int n, vec x) {
                 const long first = j + n * LANES;
                 den[r] += first_lanes(x, i + r + 1 - first);
-                if (sums_weighted()) x *= load(p.near + C - 1 - (i + r) + first);
+                if (Sums::has_P(p)) x *= load(p.near + C - 1 - (i + r) + first);
                 store(scores + (i + r) * C + first, x);
             });
         });
     }
-    bool sums_weighted() const { return Sums::has_P(p); }
 };
 
 // Calls each(worker, item) for all items, by as many threads as there are workers.
@@ -459,7 +466,8 @@ void add_up(const Problem& p, long segments, float* sums) {
 }
 
 void attend(const Problem& p) {
-    const long segments = (p.length + p.segment - 1) / p.segment, items = p.pairs * segments, size = Sums::size(p);
+    const long segments = (p.length + p.segment - 1) / p.segment, items = p.pairs * segments;
+    const long size = Sums::size(p);
     std::vector<std::unique_ptr<Worker>> workers;
     do workers.push_back(std::make_unique<Worker>(p));
     while ((long)workers.size() < std::min<long>(p.threads, items));

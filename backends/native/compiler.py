@@ -1,9 +1,9 @@
 """The machine's C++ compiler, and what it built before.
 
-A library lies in ``$XDG_CACHE_HOME/mtbench/native`` (``~/.cache`` where that is not set), under a name made of
-the source, the flags, and the compiler's predefined macros under these flags: they say its version and, by
-``-march=native``, which instructions this CPU has. It is put there by renaming a finished file: two processes
-that build at once each put the same one.
+A library lies in ``$XDG_CACHE_HOME/mtbench/native`` (``~/.cache`` where that is not set), under a name made
+of the source, the flags, and the macros that the compiler predefines under these flags: they say its version
+and, by ``-march=native``, which instructions this CPU has. It is put there by renaming a finished file: two
+processes that build at once each put the same one.
 """
 
 from __future__ import annotations
