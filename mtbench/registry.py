@@ -33,6 +33,7 @@ BUILTIN_BACKENDS = {
     "triton": "backends.triton",
     "jax": "backends.jax",
     "jax-pallas": "backends.pallas",
+    "native": "backends.native",
     "sdpa": "backends.peers.sdpa",
     "fla": "backends.peers.fla",
     "flash-attn": "backends.peers.flash_attn",

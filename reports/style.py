@@ -42,7 +42,7 @@ _LOOKS = (
     Look(INK, "X"),
 )
 _MARKERS = ("<", ">", "p", "h", "*", "d", "8")
-_KNOWN = ("torch-eager", "torch-compile", "triton", "jax")
+_KNOWN = ("torch-eager", "torch-compile", "triton", "jax", "native")
 
 Dash = tuple[float, tuple[float, ...]] | str
 _DASHES: Mapping[str, Dash] = {

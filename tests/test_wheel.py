@@ -33,6 +33,7 @@ def test_it_has_one_top_level_package_and_no_tests(wheel: Path) -> None:
     for needed in (
         "mtbench/_parts/backends/torch_eager.py",
         "mtbench/_parts/backends/triton/__init__.py",
+        "mtbench/_parts/backends/native/attention.cpp",
         "mtbench/_parts/reports/page.py",
     ):
         assert needed in names

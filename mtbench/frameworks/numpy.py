@@ -1,7 +1,8 @@
-"""NumPy arrays, for a backend of one's own that is plain Python or C behind NumPy."""
+"""NumPy arrays, for a backend that is plain Python or C behind NumPy."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,8 +62,21 @@ def kernel(
     return NumpyKernel(function, layout, untimed, dict(config or {}))
 
 
+_started_with: int | None = None
+
+
 def start(device: str, threads: int) -> None:
-    """NumPy's BLAS reads its thread count from the environment, which the runner sets."""
+    """NumPy's BLAS reads its thread count from the environment, which the runner sets; a backend that has
+    threads of its own asks for `threads`."""
+    global _started_with
+    _started_with = threads
+
+
+def threads() -> int:
+    """The threads that a call may use: as `start` was told, else the CPUs this process may use."""
+    if _started_with is not None:
+        return _started_with
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_problem(device: str) -> str | None:
@@ -72,7 +86,7 @@ def device_problem(device: str) -> str | None:
 
 def environment(device: str) -> dict[str, Any]:
     """See `Framework.environment`."""
-    return {"numpy": np.__version__, "python": platform.python_version()}
+    return {"numpy": np.__version__, "python": platform.python_version(), "threads": threads()}
 
 
 def flush_cache(device: str) -> None:

@@ -41,7 +41,7 @@ def fingerprints(backends: Iterable[str]) -> dict[str, str]:
 
 
 def _sources(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return [path] if path.is_file() else sorted(p for kind in ("*.py", "*.cpp") for p in path.rglob(kind))
 
 
 def _digest(path: Path) -> str:

@@ -22,6 +22,7 @@ MARKS = {
     "triton": pytest.mark.triton,
     "jax": pytest.mark.jax,
     "jax-pallas": pytest.mark.jax,
+    "native": pytest.mark.native,
 }
 
 SIZES = {
@@ -31,10 +32,12 @@ SIZES = {
     "triton": [(1, 2, 1, 4, 3), (1, 2, 67, 17, 9)],
     "jax": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9)],
     "jax-pallas": [(1, 2, 67, 17, 9)],
+    "native": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9), (1, 2, 257, 32, 32), (1, 1, 600, 24, 40)],
 }
 COMPILED = ("torch-compile", "jax-pallas")
-COMPILED_DTYPES = ("float32", "bfloat16")
-"""torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here."""
+SOME_DTYPES = {"torch-compile": ("float32", "bfloat16"), "native": ("float32",)}
+"""torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here. The
+native kernels have float32 alone."""
 
 
 def rows() -> Iterator[object]:
@@ -42,7 +45,7 @@ def rows() -> Iterator[object]:
         backend = load_backend(name)
         for kind in ATTENTIONS:
             for form in backend.forms(kind):
-                for dtype in COMPILED_DTYPES if name == "torch-compile" else DTYPES:
+                for dtype in SOME_DTYPES.get(name, DTYPES):
                     label = f"{name}-{form}-{kind}-{dtype}"
                     yield pytest.param(name, form, kind, dtype, id=label, marks=MARKS[name])
 

@@ -36,6 +36,7 @@ MARKS = {
     "triton": pytest.mark.triton,
     "jax": pytest.mark.jax,
     "jax-pallas": pytest.mark.jax,
+    "native": pytest.mark.native,
 }
 DTYPES = {
     "torch-eager": ("float32", "bfloat16", "float16"),
@@ -217,14 +218,20 @@ def test_agrees_with_the_oracle(name: str, form: str, kind: str, dtype: str) -> 
 LONG = [
     ("torch-eager", "chunked", 4_500),
     ("jax", "chunked", 4_500),
+    ("native", "chunked", 4_500),
     ("triton", "fused", 2_100),
     ("jax-pallas", "fused", 2_100),
 ]
 
 
-@pytest.mark.parametrize("kind", ATTENTIONS)
 @pytest.mark.parametrize(
-    ("name", "form", "n"), [pytest.param(*row, id=row[0], marks=MARKS[row[0]]) for row in LONG]
+    ("name", "form", "n", "kind"),
+    [
+        pytest.param(*row, kind, id=f"{row[0]}-{kind}", marks=MARKS[row[0]])
+        for row in LONG
+        for kind in ATTENTIONS
+        if row[1] in load_backend(row[0]).forms(kind)
+    ],
 )
 def test_a_long_sequence(name: str, form: str, n: int, kind: str) -> None:
     """With beta near 1, another value_dim, and positions that hardly count."""
