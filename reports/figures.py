@@ -12,7 +12,19 @@ from mtbench.spec import ATTENTIONS
 from .format import count, duration, listing
 from .settings import CLOCK_NAMES, Clock, Context, Names, Shape, clocks, samples
 
-__all__ = ["FILE_PREFIXES", "Axis", "Figure", "Panel", "Point", "Series", "plan_figures"]
+__all__ = [
+    "FILE_PREFIXES",
+    "Axis",
+    "Figure",
+    "Panel",
+    "Point",
+    "Series",
+    "drawable",
+    "error_point",
+    "latency_point",
+    "memory_point",
+    "plan_figures",
+]
 
 Quantity = Literal["latency", "memory", "agreement"]
 Axis = Literal["seq_len", "batch", "head_dim", "heads"]
@@ -137,13 +149,15 @@ def _grouped(rows: Iterable[Measurement], axis: Axis) -> list[list[Measurement]]
 def _figures(axis: Axis | None, rows: list[Measurement], names: Names) -> Iterable[Figure]:
     for clock in clocks(rows):
         by = CLOCK_NAMES[clock]
-        yield from _figure("latency", axis, rows, names, f"Latency, {by} (ms)", _latency(clock), clock)
-    yield from _figure("memory", axis, rows, names, "Peak memory (MiB)", _memory)
+        yield from _figure("latency", axis, rows, names, f"Latency, {by} (ms)", latency_point(clock), clock)
+    yield from _figure("memory", axis, rows, names, "Peak memory (MiB)", memory_point)
     if axis in ("seq_len", None):
-        yield from _figure("agreement", axis, rows, names, "Relative error (ratio)", _agreement)
+        yield from _figure("agreement", axis, rows, names, "Relative error (ratio)", error_point)
 
 
-def _latency(clock: Clock) -> Value:
+def latency_point(clock: Clock) -> Value:
+    """What gives a ranked row's median of a clock and its interval, in ms."""
+
     def value(row: Measurement) -> Point | None:
         found = samples(row, clock)
         return None if found is None else Point(row, found.median, *found.interval)
@@ -151,22 +165,24 @@ def _latency(clock: Clock) -> Value:
     return value
 
 
-def _memory(row: Measurement) -> Point | None:
+def memory_point(row: Measurement) -> Point | None:
+    """A row's peak memory in MiB, where it was measured and means something."""
     if row.status != "ok" or "interpreted" in row.flags or row.peak_memory_bytes is None:
         return None
     mib = row.peak_memory_bytes / 2**20
     return Point(row, mib, mib, mib)
 
 
-def _agreement(row: Measurement) -> Point | None:
+def error_point(row: Measurement) -> Point | None:
+    """The relative error of a row's worst array; of wrong rows, too."""
     worst = row.worst
     if worst is None:
         return None
-    at, tolerance = worst.relative, worst.tolerance if _drawable(worst.tolerance) else None
+    at, tolerance = worst.relative, worst.tolerance if drawable(worst.tolerance) else None
     return Point(row, at, at, at, wrong=row.status == "wrong", tolerance=tolerance)
 
 
-def _drawable(value: float) -> bool:
+def drawable(value: float) -> bool:
     """Whether a log axis can show it; what is beyond these bounds is no measurement."""
     return 1e-18 < value < 1e18
 
@@ -188,7 +204,7 @@ def _figure(
         if found is None:
             continue
         point = replace(found, x=getattr(row.case, axis or "seq_len"))
-        if not all(map(_drawable, (point.x, point.y, point.low, point.high))):
+        if not all(map(drawable, (point.x, point.y, point.low, point.high))):
             absent += 1
             continue
         panel = drawn.setdefault(names(row.case.spec), {})

@@ -6,8 +6,7 @@ page allows itself no request and no script but its own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,25 @@ from mtbench.spec import ATTENTIONS
 
 from . import format as fmt
 from . import header, missing, sentences
+from .details import row_details
 from .disk import write_whole
 from .drawing import draw
+from .embed import as_json, packed, plotly_js, script_hash
+from .explorer import explorer_data
 from .exports import measurements_csv, pytest_benchmark_json
 from .figures import FILE_PREFIXES, Figure, plan_figures
 from .settings import CLOCK_NAMES
 from .style import THEMED, Look, backend_looks, form_dashes
 from .svg import inline_svg
-from .table import all_rows
+from .table import Table, all_rows, in_order, shown_value
 from .verdict import Verdict, judge
 
 __all__ = ["write_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("unpack.js", "rows.js", "explorer.js")
+MAX_IN_PAGE = 400
+"""Rows of the table that are written out; the script has the others, packed, and shows so many at a time."""
 MAX_LISTED = 400
 """Rows named one by one in a group of those that have no time; the table below has them all."""
 
@@ -85,15 +90,20 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES)
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES, shown_value=shown_value)
     rows = list(run)
-    # Generated here or shipped with mtbench, so safe as it is: the style, the script, matplotlib's SVG.
+    ordered, table = in_order(rows), all_rows(rows, run.copy_bytes_per_s)
+    scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    library = plotly_js()
+    # Generated here or shipped with mtbench, so safe as it is: the style, the scripts, matplotlib's SVG, and
+    # JSON in which no sign can end its element.
     return environment.get_template("report.html.j2").render(
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_hash=digest,
+        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        script_hashes=[script_hash(script) for script in (*scripts, library)],
+        library=Markup(packed(library)),  # noqa: S704
+        explorer=Markup(as_json(explorer_data(ordered, looks, run.copy_bytes_per_s))),  # noqa: S704
+        details=Markup(packed(as_json(row_details(run, ordered)))),  # noqa: S704
         **_headline(run),
         verdicts=_verdicts(judge(rows)),
         figures=[
@@ -111,7 +121,10 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         limits=header.limits(run),
         caveats=header.caveats(run),
         facts=header.facts(run),
-        table=all_rows(rows, run.copy_bytes_per_s),
+        table=table,
+        in_page=MAX_IN_PAGE,
+        rest=Markup(packed(as_json(_rest(table)))),  # noqa: S704
+        badges=json.dumps({status: _badge(status) for status in STATUSES}),
     )
 
 
@@ -136,6 +149,18 @@ def _headline(run: Run) -> dict[str, Any]:
         "backends": sorted({row.backend for row in rows}),
         "unreadable": run.unreadable_lines,
     }
+
+
+def _rest(table: Table) -> list[list[Any]]:
+    """The rows of the table that are not written out: a text a cell, or text, small print and number."""
+    return [
+        [c.text if c.value is None and not c.note else [c.text, c.note, shown_value(c.value)] for c in cells]
+        for _, cells in table.rows[MAX_IN_PAGE:]
+    ]
+
+
+def _badge(status: str) -> str:
+    return "bad" if status in FAILURES else "good" if status == "ok" else "plain"
 
 
 def _not_measured(run: Run) -> list[str]:

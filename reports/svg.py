@@ -57,12 +57,25 @@ def _clean(element: ET.Element, prefix: str) -> None:
         value = value.replace("url(#", f"url(#{prefix}-")
         if key == "d":
             value = _path(value)
+        if element.tag == "use" and key in ("x", "y"):
+            value = f"{float(value):.2f}"
         if key in ("style", "fill", "stroke"):
             for color, variable in THEMED.items():
                 value = value.replace(color, f"var({variable}, {color})")
         if not (key == "id" and element.tag == "g"):  # nothing refers to a group
             attributes[key] = value
     element.attrib = attributes
+    if element.tag == "g":
+        _say_once(element)
+
+
+def _say_once(group: ET.Element) -> None:
+    """Give a group the style that all of its markers have, in their place: half the size of a long sweep."""
+    styles = {child.get("style") if child.tag == "use" else None for child in group}
+    if len(group) > 1 and len(styles) == 1 and (style := styles.pop()) and "style" not in group.attrib:
+        group.set("style", style)
+        for child in group:
+            del child.attrib["style"]
 
 
 def _local(tag: str) -> str:

@@ -14,9 +14,10 @@ from mtbench.spec import ATTENTIONS
 from .format import clean, duration, error, interval, memory, seconds
 from .settings import Context, Names
 
-__all__ = ["Cell", "Column", "Table", "all_rows"]
+__all__ = ["Cell", "Column", "Table", "all_rows", "in_order", "shown_value"]
 
 REASON_LENGTH = 160
+TIME_HINT = "median; its 95% interval; samples"
 ALWAYS = {"status", "attention", "backend", "form", "seq_len"}
 MEASURED = {
     *(
@@ -42,6 +43,8 @@ class Column:
     title: str
     numeric: bool = False
     hint: str = ""
+    unit: str = ""
+    """Of the numbers that the cells are sorted by, for who exports them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,20 @@ class Table:
     """Columns left out because every row has the same."""
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    def choices(self, title: str) -> list[str]:
+        """What a column has, each once, in the order of the rows."""
+        at = [column.title for column in self.columns].index(title)
+        return list(dict.fromkeys(cells[at].text for _, cells in self.rows))
+
+
+def shown_value(value: float | None) -> str | None:
+    """The number of a cell as the page has it: whole numbers whole, others to seven digits.
+
+    >>> shown_value(1234567890), shown_value(0.1234567891), shown_value(math.inf)
+    ('1234567890', '0.1234568', 'inf')
+    """
+    return None if value is None else str(value) if isinstance(value, int) else f"{value:.7g}"
 
 
 Maker = Callable[[Measurement], Cell]
@@ -114,6 +131,12 @@ def _over_floor(row: Measurement, rate: float | None) -> Cell:
     return Cell(text=f"{ratio:.2f}×", value=ratio, note=f"floor {duration(floor)}")
 
 
+def in_order(rows: Sequence[Measurement]) -> list[Measurement]:
+    """The rows in the order of the table."""
+    names = Names(rows)
+    return sorted(rows, key=lambda m: (Context.of(m.case).key, *_by(m, names)))
+
+
 def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None) -> Table:
     """The table, ordered by attention, sizes, backend and form. With the rate of a copy the device time is
     also shown as a multiple of the least that memory allows."""
@@ -136,11 +159,11 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
         (Column(title="lengths"), lambda m: Cell(text=clean(m.case.lengths or "", 40))),
         (Column(title="layout"), lambda m: Cell(text=clean(m.layout, 20))),
         (
-            Column(title="wall", numeric=True, hint="median; its 95% interval; samples"),
+            Column(title="wall", numeric=True, hint=TIME_HINT, unit="ms"),
             lambda m: _time(m.wall_ms),
         ),
         (
-            Column(title="device time", numeric=True, hint="median; its 95% interval; samples"),
+            Column(title="device time", numeric=True, hint=TIME_HINT, unit="ms"),
             lambda m: _time(m.device_ms),
         ),
         (
@@ -152,23 +175,27 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
             lambda m: _over_floor(m, copy_bytes_per_s),
         ),
         (
-            Column(title="span", numeric=True, hint="first kernel's start to last kernel's end"),
+            Column(title="span", numeric=True, hint="first kernel's start to last kernel's end", unit="ms"),
             lambda m: _time(m.span_ms),
         ),
         (
-            Column(title="peak memory", numeric=True, hint="of one call, measured; inputs left out"),
+            Column(
+                title="peak memory", numeric=True, hint="of one call, measured; inputs left out", unit="bytes"
+            ),
             lambda m: _number(m.peak_memory_bytes, memory),
         ),
         (
-            Column(title="static estimate", numeric=True, hint="of peak memory, by the compiler"),
+            Column(
+                title="static estimate", numeric=True, hint="of peak memory, by the compiler", unit="bytes"
+            ),
             lambda m: _number(m.static_memory_bytes, memory),
         ),
         (
             Column(title="error", numeric=True, hint="relative, of the worst array; and its tolerance"),
             _error,
         ),
-        (Column(title="build", numeric=True), lambda m: _number(m.build_s, seconds)),
-        (Column(title="first call", numeric=True), lambda m: _number(m.first_call_s, seconds)),
+        (Column(title="build", numeric=True, unit="s"), lambda m: _number(m.build_s, seconds)),
+        (Column(title="first call", numeric=True, unit="s"), lambda m: _number(m.first_call_s, seconds)),
         (
             Column(title="compiled", hint="programs, in build and first call; a cache had the others"),
             _compiled,
@@ -177,7 +204,7 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
         (Column(title="flags"), lambda m: Cell(text=clean(", ".join(m.flags), 60))),
         (Column(title="reason"), lambda m: Cell(text=clean(_why(m), REASON_LENGTH))),
     ]
-    ordered = sorted(rows, key=lambda m: (Context.of(m.case).key, *_by(m, names)))
+    ordered = in_order(rows)
     cells = [[make(row) for _, make in makers] for row in ordered]
     constant: dict[str, str] = {}
     kept = []

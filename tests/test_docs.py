@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mtbench
+from mtbench.registry import BUILTIN_BACKENDS
 from mtbench.results import Run
 from mtbench.workloads import PRESETS
 
@@ -77,6 +78,7 @@ def test_committed_runs_can_be_read(folder: Path) -> None:
     run = Run.load(folder)
     assert run.measurements
     assert run.unreadable_lines == 0
-    assert not [row.id for row in run if row.status in ("wrong", "crash", "timeout", "error")]
+    failed = [row for row in run if row.status in ("wrong", "crash", "timeout", "error")]
+    assert not [row.id for row in failed if not BUILTIN_BACKENDS[row.backend].startswith("backends.peers")]
     assert run.header["command"][0] == "mtbench"
     assert "host" not in run.environment

@@ -110,12 +110,12 @@ def header(rows: Iterable[Measurement] = (), **changes: Any) -> dict[str, Any]:
 
 
 def full_rows(
-    lengths: Iterable[int] = (128, 256, 512, 1024, 2048), device: str = "cpu"
+    lengths: Iterable[int] = (128, 256, 512, 1024, 2048), device: str = "cpu", batches: Iterable[int] = (1,)
 ) -> Iterator[Measurement]:
     """A realistic run on a CPU: seq_len, batch and head_dim swept around a base point, four backends, two
     modes, all that may go wrong."""
     base = {"batch": 1, "heads": 8, "head_dim": 64, "seq_len": 512}
-    points = [base | {"seq_len": n} for n in lengths]
+    points = [base | {"seq_len": n, "batch": b} for n in lengths for b in batches]
     points += [base | {"batch": b} for b in (2, 4)] + [base | {"head_dim": d} for d in (32, 128)]
     number = 0
     for sizes in points:
