@@ -45,6 +45,7 @@ __all__ = [
     "Requirement",
     "Unsupported",
     "caveats_of",
+    "dims_up_to",
     "partial_of",
 ]
 
@@ -192,6 +193,24 @@ class Backend(Protocol):
 def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
     """What a backend declares as its caveats: none, where it says nothing of them."""
     return tuple(getattr(backend, "caveats", ()))
+
+
+def dims_up_to(most: int) -> tuple[Limit, Limit]:
+    """The limits of kernels of which a program holds whole rows of q and k."""
+    return (
+        Limit(
+            kind="notimpl",
+            what=f"head_dim above {most}",
+            reason="a program holds whole rows of q and k, which would have to be split",
+            applies=lambda case, form: case.head_dim > most,
+        ),
+        Limit(
+            kind="notimpl",
+            what=f"value_dim above {most}",
+            reason="no tile sizes were chosen for it",
+            applies=lambda case, form: case.value_dim > most,
+        ),
+    )
 
 
 TF32 = "-tf32"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mtbench.registry import BUILTIN_BACKENDS
+
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "triton", "jax", "jaxlib", "flax"}
 
@@ -155,4 +157,18 @@ def test_matplotlib_and_scipy_stay_out_of_the_way_to_help() -> None:
         "heavy = {'matplotlib', 'pandas', 'scipy', 'plotly'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", BUILTIN_BACKENDS)
+def test_importing_a_backend_imports_no_framework(name: str) -> None:
+    """It is listed, with its forms, where its framework is not installed."""
+    program = (
+        "import sys; from mtbench import load_backend; "
+        f"backend = load_backend({name!r}); assert backend.forms('softmax') or backend.forms('linear'); "
+        f"loaded = {FRAMEWORKS!r} & set(sys.modules); assert not loaded, loaded"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ __all__ = ["Schedule", "chunked", "schedule"]
 
 AT_ONCE = 1 << 20
 """Positions of all batches and heads that a GPU works on in one step. In smaller ones the intermediates would
-lie in its L2, but the kernels are too many and too short: that was slower."""
+lie in its L2, but the kernels are too many and too short: that was slower (docs/results/h100-jax-chunked)."""
 MOST = 128
 """Chunks a step at most: their states are put together by a product whose work is the square of it."""
 

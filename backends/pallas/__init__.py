@@ -12,8 +12,8 @@ from mtbench.backend import (
     Caveat,
     DeclaredBackend,
     Kernel,
-    Limit,
     Requirement,
+    dims_up_to,
 )
 from mtbench.spec import Case
 
@@ -54,18 +54,7 @@ BACKEND = PallasBackend(
         GROUPED_HEADS,
         KV_LEN,
         LENGTHS,
-        Limit(
-            kind="notimpl",
-            what=f"head_dim above {MAX_DIM}",
-            reason="a program holds whole rows of q and k, which would have to be split",
-            applies=lambda case, form: case.head_dim > MAX_DIM,
-        ),
-        Limit(
-            kind="notimpl",
-            what=f"value_dim above {MAX_DIM}",
-            reason="no tile sizes were chosen for it",
-            applies=lambda case, form: case.value_dim > MAX_DIM,
-        ),
+        *dims_up_to(MAX_DIM),
     ),
     caveats=(
         Caveat(

@@ -18,6 +18,7 @@ from mtbench.backend import (
     Kernel,
     Limit,
     Requirement,
+    dims_up_to,
 )
 from mtbench.frameworks import load_framework
 from mtbench.spec import ATTENTIONS, Case
@@ -144,18 +145,7 @@ BACKEND = TritonBackend(
             reason="Triton's interpreter has no tensor cores: it would be fused again, with rounded operands",
             applies=lambda case, form: form.endswith(TF32) and case.device == "cpu",
         ),
-        Limit(
-            kind="notimpl",
-            what=f"head_dim above {MAX_DIM}",
-            reason="a program holds whole rows of q and k, which would have to be split",
-            applies=lambda case, form: case.head_dim > MAX_DIM,
-        ),
-        Limit(
-            kind="notimpl",
-            what=f"value_dim above {MAX_DIM}",
-            reason="no tile sizes were chosen for it",
-            applies=lambda case, form: case.value_dim > MAX_DIM,
-        ),
+        *dims_up_to(MAX_DIM),
         Limit(
             kind="notyet",
             what="bfloat16 on device cpu",

@@ -14,7 +14,8 @@ from tests.processes import in_a_fresh_process
 LENGTHS = (2048, 4096, 8192)
 EACH = [
     pytest.param("torch-eager", "forward_backward", marks=pytest.mark.torch),
-    pytest.param("torch-compile", "forward", marks=pytest.mark.torch),
+    pytest.param("torch-compile", "forward", marks=pytest.mark.torch),  # its backward compiles for a minute
+    pytest.param("native", "forward", marks=pytest.mark.native),
     pytest.param("jax", "forward_backward", marks=pytest.mark.jax),
 ]
 MIB = 1 << 20
@@ -30,12 +31,13 @@ def peaks(name: str, mode: str) -> None:
         found = []
         for n in LENGTHS:
             sizes: Any = {"heads": 2, "seq_len": n, "head_dim": 32, "mode": mode}
-            kernel = backend.build(Case(spec=AttentionSpec(kind=kind), **sizes), "chunked")  # type: ignore[arg-type]
-            kernel.load(make_inputs(Case(spec=AttentionSpec(kind=kind), **sizes)))  # type: ignore[arg-type]
+            case = Case(spec=AttentionSpec(kind=kind), **sizes)  # type: ignore[arg-type]
+            kernel = backend.build(case, "chunked")
+            kernel.load(make_inputs(case))
             kernel.wait(kernel())
             found.append(host_peak(kernel).bytes or 0)
-        output = 2 * LENGTHS[0] * 32 * 4
-        assert found[0] >= 0.9 * output, found
+        # The longest, beside which the kernel's counters do not lag by much.
+        assert found[-1] >= 0.9 * 2 * LENGTHS[-1] * 32 * 4, found
         for n, peak in zip(LENGTHS[1:], found[1:], strict=True):
             # Four times the length with an N x N array would be sixteen times the memory.
             assert peak <= 1.5 * n / LENGTHS[0] * found[0] + MIB, (kind, found)
