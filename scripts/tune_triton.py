@@ -50,6 +50,10 @@ def the_case(shape: str, kind: str, mode: str) -> Case:
 def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int, tuple[Any, ...] | None]]:
     """Tiles, segments and the backward's tiles."""
     tiles = import_part("backends.triton.tiles").Tiles
+    if case.spec.kind == "softmax":  # the forward's are its own
+        for backward in backward_choices(case, options):
+            yield import_part("backends.triton.tiles").softmax_tiles(case), 1, backward
+        return
     lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
     for rows, block, warps, stages, registers, segments in itertools.product(*lists):
         if block <= case.value_dim:
@@ -66,13 +70,16 @@ def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[
     yield None
     if case.mode == "forward" or not options.backward:
         return
-    tiles = import_part("backends.triton.tiles")
-    own = (tiles.query_tiles(case), *tiles.key_value_tiles(case))
+    plans = import_part("backends.triton.plan")
+    by_queries, *by_keys = plans.make_plan(case, "cpu").gradient_tiles
     for choice in options.backward.split(";"):
-        rows, warps, stages, registers = (int(x) for x in choice.split(","))
-        yield tuple(
-            replace(t, rows=rows, keys=rows, warps=warps, stages=stages, registers=registers or None)
-            for t in own
+        sizes, *rest = choice.split(",")
+        own, other = (int(x) for x in (sizes.split("/") * 2)[:2])
+        warps, stages, registers = (int(x) for x in rest)
+        rest = {"warps": warps, "stages": stages, "registers": registers or None}
+        yield (
+            replace(by_queries, rows=own, keys=other, **rest),
+            *(replace(tiles, rows=other, keys=own, **rest) for tiles in by_keys),
         )
 
 
@@ -98,7 +105,9 @@ def plan_of(case: Case, tiles: Any, segments: int, backward: tuple[Any, ...] | N
 def after(row: dict[str, Any]) -> str:
     """The backward's tiles of a row, where they were chosen."""
     tiles = row.get("backward", [])[:1]
-    return "".join(f" backward {t['rows']},{t['warps']},{t['stages']},{t['registers'] or 0}" for t in tiles)
+    return "".join(
+        f" backward {t['rows']}/{t['keys']},{t['warps']},{t['stages']},{t['registers'] or 0}" for t in tiles
+    )
 
 
 def the_cases(options: argparse.Namespace) -> list[Case]:
@@ -204,13 +213,16 @@ def main() -> None:
         default="8,16,4096,64",
         help="batch,heads,seq_len,head_dim: a power of two; several with ; between them",
     )
-    parser.add_argument("--kind", default="momentum", help="linear, momentum or both: linear,momentum")
+    parser.add_argument("--kind", default="momentum", help="softmax, linear, momentum; several with ,")
     parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", default=values)
     parser.add_argument(
         "--backward",
-        help="rows,warps,stages,registers of the backward's kernels; several with ; between them",
+        help=(
+            "rows,warps,stages,registers of the backward's kernels; several with ; between them. "
+            "softmax: own rows/others, as in 128/64,8,2,0"
+        ),
     )
     parser.add_argument("--part", help="compile one part of all and end: 0/16")
     parser.add_argument("--show", type=int, default=15, help="choices of each case to print")

@@ -142,15 +142,22 @@ def _pass_on(
     return _rounded(*primals, dtype), tangents[0]
 
 
+@jax.custom_jvp
 def feature(x: jax.Array) -> jax.Array:
-    """``phi(x) = elu(x) + 1``, in float32. Its derivative is 1 for x > 0 and exp(x) for x <= 0.
+    """``phi(x) = elu(x) + 1``, in float32: ``x + 1`` above 0, ``exp(x)`` below.
 
-    The exponential sees no positive number, whose overflow would turn the gradient into NaN; and the choice
-    is by `where` and not by `minimum`, whose gradient at a tie, at 0, is a half.
+    Its derivative, ``exp(min(x, 0))``, is given: autodiff's is a half of it at a tie of `minimum`. A choice
+    by `where` would have XLA write down which elements are above 0, for every kernel that asks again.
     """
     x = x.astype(jnp.float32)
-    positive = x > 0
-    return jnp.where(positive, x + 1.0, jnp.exp(jnp.where(positive, 0.0, x)))
+    return jnp.maximum(x, 0.0) + jnp.exp(jnp.minimum(x, 0.0))
+
+
+@feature.defjvp
+def _slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (change,) = primals, tangents
+    slope = jnp.exp(jnp.minimum(x.astype(jnp.float32), 0.0))
+    return feature(x), slope * change.astype(jnp.float32)
 
 
 def key_scale(k: jax.Array, case: Case) -> jax.Array:

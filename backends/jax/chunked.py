@@ -239,9 +239,10 @@ def _output(
     reach = np.ones_like(rows, np.float64)
     if beta:
         reach = np.concatenate([reach, beta * weight(beta, rows, size)], 1)
-    queries = phi_q[..., None, :] * jnp.asarray(reach, jnp.float32)[:, :, None]  # [..., C, m, head_dim]
+    queries = _of_each(phi_q, reach)
+    state = before.kv.reshape(*before.kv.shape[:-3], queries.shape[-1], v.shape[-1])
     num = passed_on(product("...ij,...je->...ie", scores * weights, v, case), case)
-    num += passed_on(from_state("...imd,...mde->...ie", queries, before.kv, case), case)
+    num += passed_on(from_state("...ix,...xe->...ie", queries, state, case), case)
     den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
     return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
 
@@ -253,8 +254,18 @@ def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
     weights = weight(beta, left + 1, size)
     if beta:
         weights = np.concatenate([weights, decay(beta, left)], 1)
-    keys = phi_k[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]  # [..., C, m, head_dim]
-    return State(product("...jmd,...je->...mde", keys, v, case), jnp.sum(rounded(phi_k, case), -2))
+    kv = product("...jx,...je->...xe", _of_each(phi_k, weights), v, case)
+    kv = kv.reshape(*kv.shape[:-2], weights.shape[1], phi_k.shape[-1], v.shape[-1])
+    return State(kv, jnp.sum(rounded(phi_k, case), -2))
+
+
+def _of_each(phi: jax.Array, weights: NDArray[Any]) -> jax.Array:
+    """The feature map [..., C, head_dim] times each of the weights [C, m]: [..., C, m head_dim].
+
+    Both are one axis, since XLA writes an operand that has two anew, the axis that is summed over last.
+    """
+    each = phi[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
+    return each.reshape(*phi.shape[:-1], -1)
 
 
 def _advanced(before: State, own: State, case: Case, size: int) -> State:

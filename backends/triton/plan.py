@@ -11,7 +11,7 @@ import torch
 from mtbench.spec import Case
 
 from .tables import Decay, decay, weights
-from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_tiles
+from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_gradient_tiles, softmax_tiles
 
 __all__ = ["Cut", "Plan", "make_plan"]
 
@@ -47,7 +47,7 @@ class Plan:
     tf32: bool = False
     """Whether float32 is multiplied in TF32."""
     gradient_tiles: tuple[Tiles, ...] = ()
-    """Those of the kernel of dq, then of each launch of the one of dk and dv; softmax has its own."""
+    """Those of the kernel of dq, then of each launch of the one of dk and dv."""
     queries: Cut
     keys: Cut
     """Causal: cut as the queries are. Softmax has no use for either."""
@@ -160,7 +160,11 @@ def make_plan(
     if case.spec.kind == "softmax":
         tiles = tiles or softmax_tiles(case)
         whole = [Cut(length=n, segments=1, segment=n) for n in (case.seq_len, case.kv_len)]
-        return Plan(case=case, tiles=tiles, tf32=tf32, queries=whole[0], keys=whole[1], lengths=lengths)
+        own = gradient_tiles or tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
+        return Plan(
+            case=case, tiles=tiles, tf32=tf32, gradient_tiles=own, queries=whole[0], keys=whole[1],
+            lengths=lengths,
+        )  # fmt: skip
     tiles = tiles or linear_tiles(case, tf32=tf32)
     cuts = []
     for length in (case.seq_len, case.kv_len):

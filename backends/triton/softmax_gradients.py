@@ -1,4 +1,11 @@
-"""The backward of softmax attention: two kernels and their launch."""
+"""The backward of softmax attention: two kernels and their launch.
+
+With ``p_ij = exp2(factor q_i . k_j - lse_i)`` recomputed from what the forward kept, 0 where i may not see j,
+and ``delta_i = do_i . o_i``::
+
+    ds_ij = p_ij (do_i . v_j - delta_i)
+    dq_i = scale sum_j ds_ij k_j;  dk_j = scale sum_i ds_ij q_i;  dv_j = sum_i p_ij do_i
+"""
 
 import math
 
@@ -9,19 +16,30 @@ import triton.language as tl
 from .launch import Launch
 from .maps import both, real_keys, row_sum, same_dtype
 from .plan import Plan
-from .tiles import softmax_gradient_tiles
 
 __all__ = ["gradients"]
 
 
 @triton.jit
-def _weights(q, kT, lse, i, j, n, keys, factor, CAUSAL: tl.constexpr, DOT: tl.constexpr):
-    """``p_ij = exp2(factor q_i . k_j - lse_i)``, 0 where i may not see j or either is none."""
-    scores = same_dtype(q, kT, None, DOT) * factor
-    seen = (i < n)[:, None] & (j < keys)[None, :]
-    if CAUSAL:
-        seen = seen & (i[:, None] >= j[None, :])
-    return tl.exp2(tl.where(seen, scores - lse[:, None], float("-inf")))
+def _query_block(
+    queries, pull, logs, own, k, v, grad, left, i, j, factor,
+    DIAGONAL: tl.constexpr, EDGE: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BV: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """``dq / scale`` with one block of BN keys added, `left` of which are real."""
+    t, d, e = tl.arange(0, BN), tl.arange(0, BD), tl.arange(0, BV)
+    k_mask, v_mask = (d < D)[:, None], (e < DV)[:, None]
+    if EDGE:
+        k_mask, v_mask = k_mask & (t < left)[None, :], v_mask & (t < left)[None, :]
+    kT = tl.load(k + t[None, :] * D + d[:, None], mask=k_mask, other=0.0)  # [BD, BN]
+    vT = tl.load(v + t[None, :] * DV + e[:, None], mask=v_mask, other=0.0)  # [BV, BN]
+    scores = same_dtype(queries, kT, None, DOT) * factor - logs[:, None]  # [BM, BN]
+    if DIAGONAL:
+        scores = tl.where(i[:, None] >= (j + t)[None, :], scores, float("-inf"))
+    if EDGE:
+        scores = tl.where((t < left)[None, :], scores, float("-inf"))
+    ds = tl.exp2(scores) * (same_dtype(pull, vT, None, DOT) - own[:, None])
+    return same_dtype(ds.to(kT.dtype), tl.trans(kT), grad, DOT)
 
 
 @triton.jit(do_not_specialize=["n", "m", "heads"])
@@ -30,10 +48,11 @@ def softmax_query_gradients(
     CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """``delta_i = do_i . o_i`` and ``dq_i = scale sum_j p_ij (do_i . v_j - delta_i) k_j``, p recomputed.
+    """Computes delta, for the kernel after it, and dq.
 
     Tiling: one program takes BM queries of one (batch, head) over blocks of BN keys; dq [BM, BD] stays in
-    float32 registers.
+    float32 registers. When causal, blocks above the diagonal are skipped, only those on it are masked, and
+    the programs with the most blocks start first.
     Traffic: q, o, do and dq once, k and v once a block of queries, most of it from the L2.
     """
     ALL_D: tl.constexpr = D % BD == 0
@@ -47,43 +66,71 @@ def softmax_query_gradients(
     if CAUSAL:
         block = blocks - 1 - block
     first = block * BM
-    rows, t = tl.arange(0, BM), tl.arange(0, BN)
+    rows = tl.arange(0, BM)
     i = first + rows
     d, e = tl.arange(0, BD), tl.arange(0, BV)
-    in_head, in_value, real = d < D, e < DV, i < n
+    real = i < n
+    in_rows = both(real[:, None], (d < D)[None, :], ALL_D)
+    in_values = both(real[:, None], (e < DV)[None, :], ALL_V)
+    # Offsets within a tile are 32 bits wide, those of a tile 64.
     at, at_value = (head + first) * D, (head + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
-    queries = tl.load(
-        q + at + d_tile, mask=both(real[:, None], in_head[None, :], ALL_D), other=0.0
-    )  # [BM, BD]
-    outputs = tl.load(
-        o + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
-    )  # [BM, BV]
-    pull = tl.load(
-        do + at_value + e_tile, mask=both(real[:, None], in_value[None, :], ALL_V), other=0.0
-    )  # [BM, BV]
+    queries = tl.load(q + at + d_tile, mask=in_rows, other=0.0)  # [BM, BD]
+    outputs = tl.load(o + at_value + e_tile, mask=in_values, other=0.0)  # [BM, BV]
+    pull = tl.load(do + at_value + e_tile, mask=in_values, other=0.0)  # [BM, BV]
     own = row_sum(outputs.to(tl.float32) * pull.to(tl.float32), 1)  # [BM]
     tl.store(delta + head + i, own, mask=real)
     logs = tl.load(lse + head + i, mask=real, other=0.0)
     k += pair * m * D
     v += pair * m * DV
     grad = tl.full([BM, BD], 0.0, tl.float32)
-    stop = tl.minimum(first + BM, count) if CAUSAL else count
-    for j in range(0, stop, BN):
-        here = (j + t) < count
-        kT = tl.load(
-            k + t[None, :] * D + d[:, None], mask=both(here[None, :], in_head[:, None], ALL_D), other=0.0
-        )
-        vT = tl.load(
-            v + t[None, :] * DV + e[:, None], mask=both(here[None, :], in_value[:, None], ALL_V), other=0.0
-        )
-        p = _weights(queries, kT, logs, i, j + t, n, count, factor, CAUSAL, DOT)  # [BM, BN]
-        ds = p * (same_dtype(pull, vT, None, DOT) - own[:, None])
-        grad = same_dtype(ds.to(kT.dtype), tl.trans(kT), grad, DOT)
+    free = count // BN * BN  # that many keys are seen by every query of the block
+    stop = count
+    if CAUSAL:
+        free = tl.minimum(free, first // BN * BN)
+        stop = tl.minimum(stop, first + BM)
+    for j in range(0, free, BN):
+        grad = _query_block(
+            queries, pull, logs, own, k, v, grad, count - j, i, j, factor,
+            False, False, D, DV, BD, BV, BN, DOT,
+        )  # fmt: skip
         k += BN * D
         v += BN * DV
-    out = (grad * scale).to(dq.dtype.element_ty)
-    tl.store(dq + at + d_tile, out, mask=both(real[:, None], in_head[None, :], ALL_D))
+    for j in range(free, stop, BN):
+        grad = _query_block(
+            queries, pull, logs, own, k, v, grad, count - j, i, j, factor,
+            CAUSAL, True, D, DV, BD, BV, BN, DOT,
+        )  # fmt: skip
+        k += BN * D
+        v += BN * DV
+    tl.store(dq + at + d_tile, (grad * scale).to(dq.dtype.element_ty), mask=in_rows)
+
+
+@triton.jit
+def _key_block(
+    keys, values, q, do, lse, delta, grad_k, grad_v, left, i, j, factor,
+    DIAGONAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BM: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """``dk / scale`` and dv with one block of BM queries added, `left` of which are real. Scores have a row a
+    key, so that they are multiplied from registers."""
+    t, d, e = tl.arange(0, BM), tl.arange(0, BD), tl.arange(0, BV)
+    real = (t < left)[:, None]
+    queries = tl.load(
+        q + t[:, None] * D + d[None, :], mask=both(real, (d < D)[None, :], D % BD == 0), other=0.0
+    )
+    pull = tl.load(
+        do + t[:, None] * DV + e[None, :], mask=both(real, (e < DV)[None, :], DV % BV == 0), other=0.0
+    )  # [BM, BV]
+    logs = tl.load(lse + t, mask=t < left, other=float("inf"))  # what is not real has no weight
+    own = tl.load(delta + t, mask=t < left, other=0.0)
+    scores = same_dtype(keys, tl.trans(queries), None, DOT) * factor - logs[None, :]  # [BN, BM]
+    if DIAGONAL:
+        scores = tl.where((i + t)[None, :] >= j[:, None], scores, float("-inf"))
+    p = tl.exp2(scores)
+    grad_v = same_dtype(p.to(pull.dtype), pull, grad_v, DOT)
+    ds = p * (same_dtype(values, tl.trans(pull), None, DOT) - own[None, :])
+    return same_dtype(ds.to(queries.dtype), queries, grad_k, DOT), grad_v
 
 
 @triton.jit(do_not_specialize=["n", "m", "heads"])
@@ -92,10 +139,11 @@ def softmax_key_value_gradients(
     CAUSAL: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """``dv_j = sum_i p_ij do_i`` and ``dk_j = scale sum_i p_ij (do_i . v_j - delta_i) q_i``, p recomputed.
+    """Computes dk and dv. Keys past their sequence's `lengths` get zeros.
 
     Tiling: one program takes BN keys of one (batch, head) over blocks of BM queries, those that may see a key
-    of its own; dk [BN, BD] and dv [BN, BV] stay in float32 registers.
+    of its own; dk [BN, BD] and dv [BN, BV] stay in float32 registers. When causal, only the blocks on the
+    diagonal are masked.
     Traffic: k, v, dk and dv once, q and do once a block of keys, most of it from the L2.
     """
     ALL_D: tl.constexpr = D % BD == 0
@@ -103,45 +151,52 @@ def softmax_key_value_gradients(
     blocks = (m + BN - 1) // BN
     pid = tl.program_id(0)
     pair = (pid // blocks).to(tl.int64)
-    head = pair * n
     count = real_keys(lengths, pair, heads, m)
     first = (pid % blocks) * BN
-    rows, t = tl.arange(0, BN), tl.arange(0, BM)
+    rows = tl.arange(0, BN)
     j = first + rows
     d, e = tl.arange(0, BD), tl.arange(0, BV)
-    in_head, in_value, real = d < D, e < DV, j < m
-    seen = j < count  # padding may be anything
+    seen, real = (j < count)[:, None], (j < m)[:, None]  # padding may be anything
     at, at_value = (pair * m + first) * D, (pair * m + first) * DV
     d_tile, e_tile = rows[:, None] * D + d[None, :], rows[:, None] * DV + e[None, :]
-    keys = tl.load(k + at + d_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)  # [BN, BD]
-    values = tl.load(
-        v + at_value + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0
-    )  # [BN, BV]
+    in_head, in_value = (d < D)[None, :], (e < DV)[None, :]
+    keys = tl.load(k + at + d_tile, mask=both(seen, in_head, ALL_D), other=0.0)  # [BN, BD]
+    values = tl.load(v + at_value + e_tile, mask=both(seen, in_value, ALL_V), other=0.0)  # [BN, BV]
     start = first // BM * BM if CAUSAL else 0
-    q += (head + start) * D
-    do += (head + start) * DV
+    free = start  # from there on every query sees every key of the block
+    if CAUSAL:
+        free = tl.minimum((first + BN + BM - 1) // BM * BM, (n + BM - 1) // BM * BM)
+        free = tl.maximum(free, start)
+    row = pair * n + start
+    q += row * D
+    do += row * DV
+    lse += row
+    delta += row
     grad_k = tl.full([BN, BD], 0.0, tl.float32)
     grad_v = tl.full([BN, BV], 0.0, tl.float32)
-    for index in range(start, n, BM):
-        i = index + t
-        here = (i < n)[:, None]
-        queries = tl.load(q + t[:, None] * D + d[None, :], mask=here & in_head[None, :], other=0.0)
-        pull = tl.load(do + t[:, None] * DV + e[None, :], mask=here & in_value[None, :], other=0.0)
-        logs = tl.load(lse + head + i, mask=i < n, other=0.0)
-        own = tl.load(delta + head + i, mask=i < n, other=0.0)
-        p = _weights(queries, tl.trans(keys), logs, i, j, n, count, factor, CAUSAL, DOT)  # [BM, BN]
-        grad_v = same_dtype(tl.trans(p.to(pull.dtype)), pull, grad_v, DOT)
-        ds = p * (same_dtype(pull, tl.trans(values), None, DOT) - own[:, None])
-        grad_k = same_dtype(tl.trans(ds.to(queries.dtype)), queries, grad_k, DOT)
+    for i in range(start, free, BM):
+        grad_k, grad_v = _key_block(
+            keys, values, q, do, lse, delta, grad_k, grad_v, n - i, i, j, factor,
+            CAUSAL, D, DV, BD, BV, BM, DOT,
+        )  # fmt: skip
         q += BM * D
         do += BM * DV
-    out = (grad_k * scale).to(dk.dtype.element_ty)
-    tl.store(dk + at + d_tile, out, mask=both(real[:, None], in_head[None, :], ALL_D))
-    tl.store(
-        dv + at_value + e_tile,
-        grad_v.to(dv.dtype.element_ty),
-        mask=both(real[:, None], in_value[None, :], ALL_V),
-    )
+        lse += BM
+        delta += BM
+    for i in range(free, n, BM):
+        grad_k, grad_v = _key_block(
+            keys, values, q, do, lse, delta, grad_k, grad_v, n - i, i, j, factor,
+            False, D, DV, BD, BV, BM, DOT,
+        )  # fmt: skip
+        q += BM * D
+        do += BM * DV
+        lse += BM
+        delta += BM
+    # A key that is not real has a weight all the same: of a score of 0, which no query's sum has in it.
+    grad_k = tl.where(seen, grad_k * scale, 0.0).to(dk.dtype.element_ty)
+    grad_v = tl.where(seen, grad_v, 0.0).to(dv.dtype.element_ty)
+    tl.store(dk + at + d_tile, grad_k, mask=both(real, in_head, ALL_D))
+    tl.store(dv + at_value + e_tile, grad_v, mask=both(real, in_value, ALL_V))
 
 
 def gradients(
@@ -158,12 +213,11 @@ def gradients(
     case = plan.case
     dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, lse))
     scale = case.softmax_scale
-    for kernel, tensors, length, by_keys in (
-        (softmax_query_gradients, (q, k, v, o, do, dq), case.seq_len, False),
-        (softmax_key_value_gradients, (q, k, v, do, dk, dv), case.kv_len, True),
+    by_queries, by_keys = plan.gradient_tiles
+    for kernel, tensors, length, own, tiles in (
+        (softmax_query_gradients, (q, k, v, o, do, dq), case.seq_len, by_queries.rows, by_queries),
+        (softmax_key_value_gradients, (q, k, v, do, dk, dv), case.kv_len, by_keys.keys, by_keys),
     ):
-        tiles = softmax_gradient_tiles(case, by_keys=by_keys)
-        own = tiles.keys if by_keys else tiles.rows
         launch(
             kernel,
             (case.batch * case.heads * -(-length // own),),

@@ -187,15 +187,18 @@ def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
     """Those of the kernel of dq, or of dk and dv (`by_keys`), which hold twice as much."""
     head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
     width = _width(head_dim, value_dim)
-    stages = 1 if case.dtype == "float32" else 2  # on the ordinary cores two stages spill
-    if case.dtype == "float32":
-        own, others, warps = ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
+    if case.dtype == "float32":  # on the ordinary cores two stages spill
+        own, others, warps, stages = ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1))[width]
     elif _ragged(case):
-        own, others, warps = ((32, 32, 2), (16, 16, 2), (16, 16, 4))[width]
+        own, others, warps, stages = ((32, 32, 2, 2), (16, 16, 2, 2), (16, 16, 4, 2))[width]
+    elif width == 2:
+        # Blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong at head_dim 200
+        # and value_dim 40 on a card, and right in the interpreter.
+        own, others, warps, stages = 32, 32, 4, 2
+    elif by_keys:
+        own, others, warps, stages = ((128, 32, 4, 3), (64, 32, 4, 3))[width]
     else:
-        # Past 128 columns blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong
-        # at head_dim 200 and value_dim 40 on a card, and right in the interpreter.
-        own, others, warps = ((64, 64, 4), (64, 64, 8), (32, 32, 4))[width]
+        own, others, warps, stages = ((64, 64, 4, 3), (128, 64, 8, 3))[width]
     return Tiles(
         rows=others if by_keys else own, keys=own if by_keys else others, head_dim=head_dim,
         value_dim=value_dim, value_blocks=1, warps=warps, stages=stages,
