@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,10 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
 }
 """A case's dtype as NumPy's; bfloat16 is ml_dtypes'."""
+
+LARGE = 1 << 22
+"""Numbers of an array from which on each array is drawn by a thread of its own. Smaller ones would be got
+from the threads' own heaps, which keep them, and count as memory of the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +71,22 @@ def make_inputs(case: Case) -> Inputs:
     streams = np.random.SeedSequence(case.seed).spawn(4)
     dtype = NUMPY_DTYPES[case.dtype]
 
-    def draw(stream: np.random.SeedSequence, *shape: int) -> Array:
+    def draw(stream: np.random.SeedSequence, shape: tuple[int, ...]) -> Array:
         return np.random.default_rng(stream).standard_normal(shape, dtype=np.float32).astype(dtype)
 
     b, h, g = case.batch, case.heads, case.kv_heads
-    return Inputs(
-        q=draw(streams[0], b, h, case.seq_len, case.head_dim),
-        k=draw(streams[1], b, g, case.kv_len, case.head_dim),
-        v=draw(streams[2], b, g, case.kv_len, case.value_dim),
-        do=None if case.mode == "forward" else draw(streams[3], b, h, case.seq_len, case.value_dim),
-    )
+    shapes = {
+        "q": (b, h, case.seq_len, case.head_dim),
+        "k": (b, g, case.kv_len, case.head_dim),
+        "v": (b, g, case.kv_len, case.value_dim),
+        "do": (b, h, case.seq_len, case.value_dim),
+    }
+    if case.mode == "forward":
+        del shapes["do"]
+    drawn: Iterable[Array]
+    if max(math.prod(shape) for shape in shapes.values()) < LARGE:
+        drawn = map(draw, streams, shapes.values())
+    else:
+        with ThreadPoolExecutor(len(shapes)) as threads:  # NumPy draws without holding Python's lock
+            drawn = list(threads.map(draw, streams, shapes.values()))
+    return Inputs(**dict(zip(shapes, drawn, strict=True)))

@@ -116,11 +116,13 @@ FAST_FORMS: dict[str, Any] = {"form": ("chunked", "fused", "sdpa", "flex", "xla"
 FOUR_HEADS: dict[str, Any] = {"heads": (4,)}
 ON_A_CARD: dict[str, Any] = {"device": ("cuda",), "dtype": ("bfloat16",), "heads": (16,)}
 
-AMONG_PEERS: dict[str, Any] = {
-    "form": (
-        *("fused", "flash", "efficient", "cudnn", "flash-2"),
-        *("normalised", "bare", "two-scans", "decayed"),
-    )
+SOFTMAX_PEERS: dict[str, Any] = {
+    "attention": ("softmax",),
+    "form": ("fused", "flash", "efficient", "cudnn", "flash-2"),
+}
+LINEAR_PEERS: dict[str, Any] = {
+    "attention": ("linear", "momentum"),
+    "form": ("fused", "chunked", "normalised", "bare", "two-scans", "decayed"),
 }
 BOTH_MODES = ("forward", "forward_backward")
 
@@ -173,33 +175,23 @@ PRESETS = {
         Workload(
             name="peers",
             why=(
-                "the project's Triton kernels beside what others reach, bfloat16 and causal, at six shapes "
+                "the project's GPU kernels beside what others reach, bfloat16 and causal, at six shapes "
                 "from a small batch of short sequences to one of 131,072 tokens; softmax where it ends"
             ),
-            grids=(
-                *(
-                    Grid(**ON_A_CARD, **AMONG_PEERS, batch=(batch,), seq_len=(n,), head_dim=(d,), mode=modes)
-                    for batch, n, d, modes in (
-                        (8, 1024, 64, BOTH_MODES),
-                        (8, 4096, 64, BOTH_MODES),
-                        (1, 16384, 64, BOTH_MODES),
-                        (8, 4096, 128, BOTH_MODES),
-                    )
-                ),
-                *(
-                    Grid(
-                        **ON_A_CARD,
-                        **AMONG_PEERS,
-                        attention=("linear", "momentum"),
-                        seq_len=(n,),
-                        head_dim=(d,),
-                        mode=modes,
-                    )
-                    for n, d, modes in ((131072, 64, BOTH_MODES), (65536, 128, ("forward",)))
-                ),
+            grids=tuple(
+                Grid(**ON_A_CARD, **forms, batch=(batch,), seq_len=(n,), head_dim=(d,), mode=modes)
+                for batch, n, d, modes, compared in (
+                    (8, 1024, 64, BOTH_MODES, (SOFTMAX_PEERS, LINEAR_PEERS)),
+                    (8, 4096, 64, BOTH_MODES, (SOFTMAX_PEERS, LINEAR_PEERS)),
+                    (1, 16384, 64, BOTH_MODES, (SOFTMAX_PEERS, LINEAR_PEERS)),
+                    (8, 4096, 128, BOTH_MODES, (SOFTMAX_PEERS, LINEAR_PEERS)),
+                    (1, 131072, 64, BOTH_MODES, (LINEAR_PEERS,)),
+                    (1, 65536, 128, ("forward",), (LINEAR_PEERS,)),
+                )
+                for forms in compared
             ),
             sampling=Sampling(least_s=0.1, limit_s=0.5),
-            backends=("triton", "sdpa", "fla", "flash-attn", "jax"),
+            backends=("triton", "jax-pallas", "jax", "sdpa", "fla", "flash-attn"),
         ),
         Workload(
             name="long",
