@@ -18,6 +18,7 @@ from mtbench.spec import Case
 __all__ = [
     "exact",
     "feature",
+    "filled",
     "finish",
     "from_state",
     "join",
@@ -201,14 +202,22 @@ def finish(num: jax.Array, den: jax.Array, factor: float, case: Case) -> jax.Arr
     return (num / den[..., None] * factor).astype(case.dtype)
 
 
-def split(x: jax.Array, size: int) -> jax.Array:
-    """[batch, heads, positions, dim] to [batch, heads, blocks, size, dim].
+def filled(x: jax.Array, size: int) -> jax.Array:
+    """[batch, heads, positions, dim], the last position repeated up to a multiple of `size`: unlike 0, that
+    is in the range of the rest. No output depends on what was filled in: no gradient goes back through it.
 
-    The last position is repeated until the last block is full: unlike 0, that is in the range of the rest.
+    Not `jnp.pad`, whose gradient passes parts of batch and heads around the devices that share them.
     """
     tail = -x.shape[2] % size
-    if tail:
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, tail), (0, 0)), mode="edge")
+    if not tail:
+        return x
+    last = lax.stop_gradient(x[:, :, -1:])
+    return jnp.concatenate([x, jnp.broadcast_to(last, (*x.shape[:2], tail, x.shape[3]))], 2)
+
+
+def split(x: jax.Array, size: int) -> jax.Array:
+    """[batch, heads, positions, dim] to [batch, heads, blocks, size, dim], `filled`."""
+    x = filled(x, size)
     return x.reshape(*x.shape[:2], x.shape[2] // size, size, x.shape[3])
 
 

@@ -32,6 +32,7 @@ from mtbench.spec import Case
 
 from .arithmetic import (
     exact,
+    filled,
     finish,
     from_state,
     join,
@@ -95,7 +96,7 @@ def chunked(
         return _full(q, k, v, case, chosen)
     n, length = q.shape[2], chosen.chunk * chosen.chunks
     # What fills up the last step is after every query.
-    q, k, v = (_filled(x, length) for x in (q, k, v))
+    q, k, v = (filled(x, length) for x in (q, k, v))
     return _causal(q, k, v, case, chosen)[:, :, :n]
 
 
@@ -159,12 +160,6 @@ def _back(case: Case, chosen: Schedule, residuals: Residuals, do: jax.Array) -> 
 
 
 _causal.defvjp(_keeping, _back)
-
-
-def _filled(x: jax.Array, length: int) -> jax.Array:
-    """[batch, heads, positions, dim], the last position repeated up to a multiple of `length`."""
-    tail = -x.shape[2] % length
-    return jnp.pad(x, ((0, 0), (0, 0), (0, tail), (0, 0)), mode="edge") if tail else x
 
 
 def _part(x: jax.Array, i: jax.Array, length: int) -> jax.Array:
