@@ -19,6 +19,9 @@ nox.options.error_on_external_run = True
 OLDEST_TRITON = ("triton==3.5.0", "numpy==2.3.5")
 """Its interpreter breaks on NumPy 2.4, and warns of that before."""
 
+AT_ONCE = ("--numprocesses=logical", "--maxprocesses=4")
+"""Tests at once: one a core; more than four wait for each other's compilers."""
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 RUNS = Path("runs")
 
@@ -43,16 +46,25 @@ def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite, and the Triton kernels' sizes, gradients and segments once more in the oldest Triton
-    that is supported. Positional arguments go to pytest, and then the oldest is left out."""
+    that is supported. Positional arguments go to pytest, which is then all that is run.
+
+    The backends' tests share the cores: they compile, and compare numbers. The others measure, and have the
+    machine for themselves.
+    """
     install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
-    if not session.posargs and sys.platform == "linux":
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("python", "-m", "pytest", *AT_ONCE, "tests/backends")
+    session.run("python", "-m", "pytest", "--ignore=tests/backends")
+    if sys.platform == "linux":
         oldest = Path(session.create_tmp()) / "oldest"
         shutil.rmtree(oldest, ignore_errors=True)
         # Beside the environment: its torch wants the newest.
         session.install("--no-deps", "--target", str(oldest), *OLDEST_TRITON)
         session.run(
-            *("python", "-m", "pytest", "-W", "ignore:Conversion of an array with ndim:DeprecationWarning"),
+            *("python", "-m", "pytest", *AT_ONCE),
+            *("-W", "ignore:Conversion of an array with ndim:DeprecationWarning"),
             *("tests/backends/test_triton.py", "tests/backends/test_triton_decode.py"),
             *("-k", "any_size or gradients or after_a_prompt or segments"),
             env={"PYTHONPATH": str(oldest.resolve())},

@@ -23,7 +23,10 @@ settings.load_profile("mtbench")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the tests compile is kept beside their other files, and not in the user's cache."""
+    """What the tests compile is kept beside their other files, and not in the user's cache. Processes that
+    share the tests share it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     folder = tempfile.TemporaryDirectory(prefix="mtbench-cache-")
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CACHE_HOME"] = folder.name
