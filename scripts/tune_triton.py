@@ -119,6 +119,13 @@ def the_cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
+def forward_of(case: Case, options: argparse.Namespace) -> Any:
+    """What computes the output: the backend's own choice, or a module of it by name."""
+    if options.kernel:
+        return import_part(f"backends.triton.{options.kernel}").attention
+    return import_part("backends.triton").kernels_of(case)[0]
+
+
 def compile_part(options: argparse.Namespace) -> None:
     """This process's share of the choices, into Triton's cache."""
     launch = import_part("backends.triton.launch")
@@ -128,7 +135,11 @@ def compile_part(options: argparse.Namespace) -> None:
     for case, choice in every[part::parts]:
         plan = plan_of(case, *choice)
         try:
-            import_part("backends.triton").compile_all(case, plan, launch.compile_only)
+            package = import_part("backends.triton")
+            if case.mode == "forward":
+                forward_of(case, options)(plan, launch.compile_only, *package.shapes_of(case))
+            else:
+                package.compile_all(case, plan, launch.compile_only)
         except Exception as error:  # noqa: BLE001  (it is reported where it is run)
             print(f"{choice}: {error!r:.200}", file=sys.stderr)
 
@@ -158,7 +169,7 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
     launch = import_part("backends.triton.launch")
     inputs = make_inputs(case)
     judge = Judge(case, inputs)
-    attention, gradients = package.kernels_of(case)
+    attention, gradients = forward_of(case, options), package.kernels_of(case)[1]
     copy = framework.kernel(lambda q, k, v: (q.clone(), k.clone())[0], case.replace(mode="forward"))
     copy.load(inputs)
     floor = timed(copy, framework)["device_ms"]
@@ -224,6 +235,7 @@ def main() -> None:
             "softmax: own rows/others, as in 128/64,8,2,0"
         ),
     )
+    parser.add_argument("--kernel", help="a module of the backend for the forward, such as single_pass")
     parser.add_argument("--part", help="compile one part of all and end: 0/16")
     parser.add_argument("--show", type=int, default=15, help="choices of each case to print")
     parser.add_argument("--json", type=Path)

@@ -6,6 +6,7 @@ minutes where Triton has not cached the kernels.
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -22,13 +23,21 @@ from triton.compiler import ASTSource
 
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
-from . import compile_all
+from . import compile_all, shapes_of
 from .decode import empty_state, step
 from .launch import Launch, enter, options
 from .plan import make_plan
 from .tiles import Tiles
 
-__all__ = ["HOPPER", "Resources", "compiled", "decode_resources", "main", "resources"]
+__all__ = [
+    "HOPPER",
+    "Resources",
+    "compiled",
+    "decode_resources",
+    "main",
+    "resources",
+    "single_pass_resources",
+]
 
 HOPPER = 90
 TYPES = {torch.int32: "*i32", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
@@ -63,6 +72,15 @@ def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> lis
     found: list[tuple[Resources, bytes]] = []
     compile_all(case, make_plan(case, "meta", tf32=tf32), _into(found, capability))
     return found
+
+
+def single_pass_resources(case: Case, capability: int = HOPPER) -> list[Resources]:
+    """The same of the look-back scan, which no case takes by itself."""
+    enter("cuda")
+    module = importlib.import_module(f"{__package__}.single_pass")
+    found: list[tuple[Resources, bytes]] = []
+    module.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case))
+    return [kernel for kernel, _ in found]
 
 
 def decode_resources(

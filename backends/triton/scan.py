@@ -12,55 +12,21 @@ from .states import key_value_states
 __all__ = ["attention"]
 
 
-@triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "last"])
-def scan(
-    q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
-    beta, chunk_carry, chunk_keep, gain, eps,
-    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr,
-    GROUPS: tl.constexpr, DOT: tl.constexpr,
+@triton.jit
+def scanned(
+    S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
+    eps, MOMENTUM: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
-    """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
-    of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
-
-        num_i = phi(q_i)^T (S + c(i) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
-        den_i = phi(q_i)^T z + sum_{j<=i} phi(q_i) . phi(k_j) + eps
-        o_i = gamma / (1 - beta) num_i / den_i
-        S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
-
-    Linear attention is the same with u = 1 and no P, and pays for neither. Keys past their sequence's
-    `lengths` add nothing. `KEEP` stores den, for the backward.
-
-    Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
-    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
-    Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
-    the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
-    """
+    """The output of a segment of `length` positions, of which the first `held` have real keys, from the
+    states S, P and Z before it; see `scan`. q, k, v, o and den point to its first position."""
     ALL_D: tl.constexpr = D % BD == 0
     ALL_V: tl.constexpr = DV % BV == 0
-    pid, part = tl.program_id(0), tl.program_id(1)
-    pair, first = (pid // NV).to(tl.int64), part * segment
-    head = pair * n + first
     d, e, t = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV), tl.arange(0, BT)
     in_head, in_value = d < D, e < DV
-    # Bases are 64 bits wide and move with the chunk; offsets within a tile are 32 and stay.
-    q += head * D
     q_tile = t[:, None] * D + d[None, :]  # [BT, BD]
-    k += head * D
-    v += head * DV
-    o += head * DV
     v_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
-    S = tl.full([BV, BD], 0.0, tl.float32)
-    P = tl.full([BV, BD], 0.0, tl.float32)
-    Z = tl.full([GROUPS, BD], 0.0, tl.float32)
-    if SEGMENTED:
-        slot = pair * segments + part
-        tile = slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]  # [BV, BD]
-        S = tl.load(s_in + tile)
-        if MOMENTUM:
-            P = tl.load(p_in + tile)
-        Z = first_row(tl.load(z_in + slot * BD + d), GROUPS)
-
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM:
         # A chunk's last key is its BT - 1st: what is past the table's end belongs to no real position.
@@ -68,8 +34,6 @@ def scan(
         u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT], a key's weight at the chunk's end
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
-    length = tl.minimum(segment, n - first)
-    held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
         real = rows_before(t, length - start, WHOLE)
         seen = real
@@ -96,7 +60,7 @@ def scan(
         total = row_sum(scores, 1) + row_sum(before, 1) + eps  # [BT]
         if KEEP:  # noqa: SIM102  # the one is settled when compiling, the other when running
             if pid % NV == 0:
-                tl.store(den + head + start + t, total, mask=real)
+                tl.store(den + start + t, total, mask=real)
         share = gain / total
         if MOMENTUM:
             scores *= u_lag
@@ -114,6 +78,59 @@ def scan(
         k += BT * D
         v += BT * DV
         o += BT * DV
+
+
+@triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "last"])
+def scan(
+    q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
+    beta, chunk_carry, chunk_keep, gain, eps,
+    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr,
+    GROUPS: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
+    of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
+
+        num_i = phi(q_i)^T (S + c(i) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
+        den_i = phi(q_i)^T z + sum_{j<=i} phi(q_i) . phi(k_j) + eps
+        o_i = gamma / (1 - beta) num_i / den_i
+        S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
+
+    Linear attention is the same with u = 1 and no P, and pays for neither. Keys past their sequence's
+    `lengths` add nothing. `KEEP` stores den, for the backward.
+
+    Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
+    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
+    Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
+    the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
+    """
+    pid, part = tl.program_id(0), tl.program_id(1)
+    pair, first = (pid // NV).to(tl.int64), part * segment
+    head = pair * n + first
+    d, e = tl.arange(0, BD), (pid % NV) * BV + tl.arange(0, BV)
+    # Bases are 64 bits wide and move with the chunk; offsets within a tile are 32 and stay.
+    q += head * D
+    k += head * D
+    v += head * DV
+    o += head * DV
+    S = tl.full([BV, BD], 0.0, tl.float32)
+    P = tl.full([BV, BD], 0.0, tl.float32)
+    Z = tl.full([GROUPS, BD], 0.0, tl.float32)
+    if SEGMENTED:
+        slot = pair * segments + part
+        tile = slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]  # [BV, BD]
+        S = tl.load(s_in + tile)
+        if MOMENTUM:
+            P = tl.load(p_in + tile)
+        Z = first_row(tl.load(z_in + slot * BD + d), GROUPS)
+    if KEEP:
+        den += head
+    length = tl.minimum(segment, n - first)
+    held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
+    scanned(
+        S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
+        eps, MOMENTUM, KEEP, D, DV, BD, BV, BT, NV, WHOLE, GROUPS, DOT,
+    )  # fmt: skip
 
 
 def attention(

@@ -13,6 +13,7 @@ from mtbench import AttentionSpec, Case, load_backend
 from mtbench.inputs import Array, Inputs, make_inputs
 from mtbench.measure.agreement import Judge
 from mtbench.oracle import attention
+from mtbench.registry import import_part
 
 torch = pytest.importorskip("torch")
 
@@ -197,6 +198,34 @@ def test_padding_and_keys_of_another_length(kind: Any, causal: bool, seq_len: in
     for name in ("o", "dq", "dk", "dv"):
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
     check_gradients(case)
+
+
+@pytest.mark.parametrize("kind", ["linear", "momentum"])
+@pytest.mark.parametrize(
+    ("n", "segments", "dims", "beta", "lengths"),
+    [
+        (700, 3, (16, 16), 0.9, None),
+        (640, 3, (40, 72), 0.999, None),
+        (513, 5, (16, 130), 0.5, (400, 513)),
+        (300, 2, (64, 64), 0.0, (1, 300)),
+        (64, 1, (8, 8), 0.9, None),
+    ],
+)
+def test_a_single_pass(
+    kind: Any, n: int, segments: int, dims: tuple[int, int], beta: float, lengths: tuple[int, ...] | None
+) -> None:
+    """The look-back scan: each segment puts the earlier ones' states together by itself."""
+    launch = import_part("backends.triton.launch")
+    launch.enter("cpu")
+    spec = AttentionSpec(kind=kind, beta=beta) if kind == "momentum" else AttentionSpec(kind=kind)
+    case = Case(spec=spec, batch=2, heads=2, seq_len=n, head_dim=dims[0], value_dim=dims[1], lengths=lengths)
+    plan = import_part("backends.triton.plan").make_plan(case, "cpu", segments=segments)
+    assert plan.queries.segments == segments
+    inputs = make_inputs(case)
+    tensors = (torch.from_numpy(x) for x in (inputs.q, inputs.k, inputs.v))
+    o, _ = import_part("backends.triton.single_pass").attention(plan, launch.start, *tensors)
+    truth = attention(case, inputs)
+    assert np.linalg.norm(o.numpy().reshape(truth.shape) - truth) < 2e-6 * np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)

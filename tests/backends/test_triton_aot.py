@@ -46,6 +46,18 @@ for head_dim, value_dim in dims:
 """
 
 
+SINGLE_PASS = """
+import dataclasses, json, sys
+from mtbench import AttentionSpec, Case
+from mtbench.registry import import_part
+aot = import_part("backends.triton.aot")
+for kind in ("linear", "momentum"):
+    case = Case(spec=AttentionSpec(kind=kind), heads=2, seq_len=16384, dtype="bfloat16", device="cuda")
+    for found in aot.single_pass_resources(case):
+        print(json.dumps(dataclasses.asdict(found)))
+"""
+
+
 DECODE = """
 import dataclasses, json, sys
 from mtbench import AttentionSpec
@@ -100,6 +112,14 @@ def test_small_unequal_and_large_dims_compile() -> None:
         found = compiled(dtype, [dims], [("softmax", True), ("momentum", True)])
         assert len(found) == 4
         assert max(row["shared_bytes"] for row in found) <= SHARED_AT_MOST
+
+
+def test_the_look_back_scan() -> None:
+    found = run(SINGLE_PASS, [])
+    assert {kernel["kernel"] for kernel in found} == {"single_pass"}
+    for kernel in found:
+        assert kernel["stack_bytes"] <= SPILLED_AT_MOST, kernel
+        assert kernel["tensor_core_instructions"] > 0, kernel
 
 
 def test_the_kernel_that_decodes_keeps_its_state_in_registers() -> None:
