@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
 """A case's dtype as NumPy's; bfloat16 is ml_dtypes'."""
 
 LARGE = 1 << 22
-"""Numbers of an array from which on each array is drawn by a thread of its own. Smaller ones would be got
-from the threads' own heaps, which keep them, and count as memory of the process."""
+"""Numbers of the largest array from which on each array is drawn by a thread of its own. Small ones would be
+got from the threads' own heaps, which keep them, and count as memory of the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,8 @@ def make_inputs(case: Case) -> Inputs:
     }
     if case.mode == "forward":
         del shapes["do"]
-    drawn: Iterable[Array]
-    if max(math.prod(shape) for shape in shapes.values()) < LARGE:
-        drawn = map(draw, streams, shapes.values())
-    else:
-        with ThreadPoolExecutor(len(shapes)) as threads:  # NumPy draws without holding Python's lock
-            drawn = list(threads.map(draw, streams, shapes.values()))
+    large = max(math.prod(shape) for shape in shapes.values()) >= LARGE
+    # NumPy draws without holding Python's lock.
+    with ThreadPoolExecutor(len(shapes)) if large else nullcontext() as threads:
+        drawn = list((threads.map if threads else map)(draw, streams, shapes.values()))
     return Inputs(**dict(zip(shapes, drawn, strict=True)))

@@ -23,10 +23,8 @@ settings.load_profile("mtbench")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the tests compile is kept beside their other files, and not in the user's cache. Processes that
-    share the tests share it."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
+    """What the tests compile is kept beside their other files, and not in the user's cache; each of several
+    processes has a cache of its own, as JAX may read what another is still writing."""
     folder = tempfile.TemporaryDirectory(prefix="mtbench-cache-")
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CACHE_HOME"] = folder.name

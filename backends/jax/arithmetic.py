@@ -147,8 +147,8 @@ def _pass_on(
 def feature(x: jax.Array) -> jax.Array:
     """``phi(x) = elu(x) + 1``, in float32: ``x + 1`` above 0, ``exp(x)`` below.
 
-    Its derivative, ``exp(min(x, 0))``, is given: autodiff's is a half of it at a tie of `minimum`. A choice
-    by `where` would have XLA write down which elements are above 0, for every kernel that asks again.
+    Its derivative, ``exp(min(x, 0))``, is given. A choice by `where` would have XLA write down which elements
+    are above 0, for every kernel that asks again.
     """
     x = x.astype(jnp.float32)
     return jnp.maximum(x, 0.0) + jnp.exp(jnp.minimum(x, 0.0))

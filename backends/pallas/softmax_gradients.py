@@ -65,7 +65,8 @@ def _query_gradients(plan: Plan, arrays: Mapping[str, jax.Array]) -> tuple[jax.A
         mine.store(out["delta"], own)
 
         def block(index: Any, grad: Any, *, diagonal: bool) -> Any:
-            tile = Tile(index * keys, keys, None if n % keys == 0 else n)
+            within = n % keys == 0 or (plan.causal and not diagonal)
+            tile = Tile(index * keys, keys, None if within else n)
             k = tile.load(x["k"])
             scores = numbers.half_product(queries, k, "abT") * factor(plan) - logs[:, None]  # [rows, keys]
             if diagonal:  # past the end are keys that no query sees

@@ -1,4 +1,4 @@
-"""Block sizes: fixed by dtype and dims, those that the project's Triton kernels were measured with."""
+"""Block sizes: fixed by dtype and dims, most as the project's Triton kernels were measured with."""
 
 from __future__ import annotations
 

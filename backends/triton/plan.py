@@ -13,7 +13,7 @@ from mtbench.spec import Case
 from .tables import Decay, decay, weights
 from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_gradient_tiles, softmax_tiles
 
-__all__ = ["Cut", "Plan", "make_plan"]
+__all__ = ["MOST", "Cut", "Plan", "make_plan"]
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 CARD = 132

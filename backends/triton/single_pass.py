@@ -7,14 +7,14 @@ import triton.language as tl
 from . import scan
 from .launch import Launch
 from .maps import first_row, real_keys, row_sum
-from .plan import Plan
+from .plan import MOST, Plan
 from .scan import scanned
 from .states import added_up
 
 __all__ = ["attention"]
 
-FLAGS = tl.constexpr(64)
-"""As many segments as there may be at most, whose flags are looked at together."""
+FLAGS = tl.constexpr(MOST)
+"""The flags of as many segments as there may be are looked at together."""
 
 
 @triton.jit(do_not_specialize=["n", "heads", "segment", "segments", "owners", "last"])
@@ -84,9 +84,8 @@ def single_pass(
         there = tl.load(ready + own + index, mask=index < part, other=1, volatile=True)
         while row_sum(there, 0) < FLAGS:
             there = tl.load(ready + own + index, mask=index < part, other=1, volatile=True)
-        tl.atomic_add(
-            ready + own + part - 1, 0, sem="acq_rel"
-        )  # what is loaded from here on is what was told
+        # An acquire for each: what is loaded from here on is what was told.
+        tl.atomic_add(ready + own + index, 0, mask=index < part, sem="acquire")
         tl.debug_barrier()
         for earlier in range(part):
             slot = own + earlier
@@ -106,23 +105,30 @@ def single_pass(
 def attention(
     plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keep: bool = False
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
-    """What `scan.attention` does, and by it where there is one segment, or the backward wants its states."""
+    """What `scan.attention` does, and by it where there is one segment, or the backward wants its states.
+
+    Raises:
+        ValueError: the plan has more segments than `MOST`.
+    """
     case, spec, cut, tiles = plan.case, plan.case.spec, plan.queries, plan.tiles
     if keep or cut.segments == 1:
         return scan.attention(plan, launch, q, k, v, keep)
+    if cut.segments > MOST:
+        raise ValueError(f"{cut.segments} segments, and at most {MOST} look back")
     owners = case.batch * case.heads * tiles.value_blocks
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
     slots = (owners, cut.segments)
     s = torch.empty((*slots, tiles.value_dim, tiles.head_dim), dtype=torch.float32, device=v.device)
     p = torch.empty_like(s) if plan.u is not None else None
     z = torch.empty((*slots, tiles.head_dim), dtype=torch.float32, device=v.device)
-    flags = torch.zeros(1 + owners * cut.segments, dtype=torch.int32, device=v.device)
+    # The counter has 16 bytes for itself: the compiler is told that every array starts at a multiple.
+    flags = torch.zeros(4 + owners * cut.segments, dtype=torch.int32, device=v.device)
     chunk, whole = plan.decay(tiles.rows), plan.decay(cut.segment)
     launch(
         single_pass,
         (owners * cut.segments,),
         (
-            *(q, k, v, o, plan.lengths, s, p, z, flags, flags[1:], plan.u, plan.b, plan.last),
+            *(q, k, v, o, plan.lengths, s, p, z, flags, flags[4:], plan.u, plan.b, plan.last),
             *(case.seq_len, case.heads, cut.segment, cut.segments, owners),
             *(spec.beta, chunk.carry, chunk.keep, whole.carry, whole.keep, plan.gain, spec.eps),
         ),

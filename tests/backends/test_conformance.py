@@ -143,6 +143,7 @@ def check_peak(kind: Kind) -> None:
     assert peak < n * n, f"{peak} bytes"
 
 
+@pytest.mark.alone
 @pytest.mark.torch
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
 @pytest.mark.parametrize("kind", ATTENTIONS)

@@ -27,9 +27,9 @@ COLLECTIVES = re.compile(r"\b(all-gather|all-reduce|all-to-all|collective-permut
 
 
 def the_case(kind: str, batch: int = 4, heads: int = 4) -> Case:
-    """150 positions: not a whole number of chunks."""
+    """300 positions: not a whole number of chunks, nor of softmax's blocks."""
     spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
-    sizes = {"batch": batch, "heads": heads, "seq_len": 150, "head_dim": 16}
+    sizes = {"batch": batch, "heads": heads, "seq_len": 300, "head_dim": 16}
     return Case(spec=spec, mode="forward_backward", **sizes)  # type: ignore[arg-type]
 
 

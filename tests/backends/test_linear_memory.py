@@ -43,6 +43,7 @@ def peaks(name: str, mode: str) -> None:
             assert peak <= 1.5 * n / LENGTHS[0] * found[0] + MIB, (kind, found)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
 @pytest.mark.parametrize(("name", "mode"), EACH)
 def test_four_times_the_length_takes_four_times_the_memory(name: str, mode: str) -> None:
