@@ -92,7 +92,7 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
     )
     environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES, shown_value=shown_value)
     rows = list(run)
-    ordered, table = in_order(rows), all_rows(rows, run.copy_bytes_per_s)
+    ordered, table = in_order(rows), all_rows(rows, run.ceilings)
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     library = plotly_js()
     # Generated here or shipped with mtbench, so safe as it is: the style, the scripts, matplotlib's SVG, and
@@ -102,7 +102,7 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         script_hashes=[script_hash(script) for script in (*scripts, library)],
         library=Markup(packed(library)),  # noqa: S704
-        explorer=Markup(as_json(explorer_data(ordered, looks, run.copy_bytes_per_s))),  # noqa: S704
+        explorer=Markup(as_json(explorer_data(ordered, looks, run.ceilings))),  # noqa: S704
         details=Markup(packed(as_json(row_details(run, ordered)))),  # noqa: S704
         **_headline(run),
         verdicts=_verdicts(judge(rows)),
