@@ -34,8 +34,8 @@ def load(folder: Path | str) -> pd.DataFrame:
       where the row may be compared in speed;
     - times of a call in milliseconds, of each clock (``wall_ms``, ``device_ms``, ``span_ms``): ``_median``,
       ``_ci_low`` and ``_ci_high`` (the median's 95% interval), ``_min``, ``_p95``; and ``_samples_count``,
-      ``_launches_count`` and ``_outliers_count``; ``floor_ms`` is the least that memory allows, and
-      ``roofline_ms`` the least that memory and the rate of products allow, for ``operations_count``;
+      ``_launches_count`` and ``_outliers_count``; ``floor_ms`` is the least that memory allows, for
+      ``floor_bytes``, and ``roofline_ms`` that and the rate of products, for ``operations_count``;
       ``roofline_share`` is that over the median, a ratio (on a GPU the device clock's, else the wall
       clock's);
     - ``peak_memory_bytes`` (measured) and ``static_memory_bytes`` (the compiler's estimate), in bytes;

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtbench.floor import NOT_MEASURED, Ceilings, floor_ms
+from mtbench.floor import NOT_MEASURED, Ceilings, floor_bytes, floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
 from mtbench.spec import Case
@@ -56,6 +56,7 @@ def _flat_floors(row: Measurement, ceilings: Mapping[str, Ceilings]) -> dict[str
     least, share = least_ms(row.case, ceilings), roofline_share(row, ceilings)
     return {
         "floor_ms": floor_ms(row.case, ceilings),
+        "floor_bytes": floor_bytes(row.case),
         "operations_count": operations(row.case),
         "roofline_ms": None if least is None else least[0],
         "roofline_share": None if share is None else share.value,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,10 +10,11 @@ from mtbench.floor import Ceilings, floor_ms
 from mtbench.results import Measurement
 from mtbench.spec import Case
 
+from .format import listing
 from .settings import Clock, samples
 from .work import operations
 
-__all__ = ["Bound", "Share", "clock_of", "least_ms", "roofline_share"]
+__all__ = ["Bound", "Share", "clock_of", "least_ms", "missing_ceilings", "roofline_share"]
 
 Bound = Literal["copy", "product"]
 
@@ -60,3 +61,15 @@ def roofline_share(row: Measurement, ceilings: Mapping[str, Ceilings]) -> Share 
     ms, bound = least
     low, high = found.interval
     return Share(value=ms / found.median, low=ms / high, high=ms / low, least_ms=ms, bound=bound)
+
+
+def missing_ceilings(rows: Iterable[Measurement], ceilings: Mapping[str, Ceilings]) -> list[str]:
+    """What was not measured of all that the ranked rows' rooflines need: ``a copy on cpu``, say."""
+    found: dict[str, None] = {}
+    for device, dtype in dict.fromkeys((row.case.device, row.case.dtype) for row in rows if row.ranked):
+        here = ceilings.get(device, Ceilings())
+        lacking = [] if here.copy_bytes_per_s else ["a copy"]
+        lacking += [] if here.matmul(dtype) else [f"a product in {dtype}"]
+        if lacking:
+            found[f"{listing(lacking)} on {device}"] = None
+    return list(found)

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .crossing import tokens_shown
+from .digits import decimals, fixed
 from .format import clean, listing, ratio, spread
+from .growth import Growth, order
+from .payback import Payback
 from .verdict import Crossover, Race, Span, Verdict, spans
 
-__all__ = ["advantage", "capital", "crossing", "crossing_sentences", "overall", "reach", "winners"]
+__all__ = [
+    "advantage",
+    "capital",
+    "crossing",
+    "crossing_sentences",
+    "equal",
+    "growth",
+    "overall",
+    "payback",
+    "reach",
+    "used",
+    "winners",
+]
 
 
 def reach(lengths: Sequence[int]) -> str:
@@ -102,6 +118,49 @@ def crossing(found: Crossover, lengths: Sequence[int]) -> str:
     return text + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
+def equal(found: Crossover) -> str:
+    """At which length the two take equally long, where it lies between two compared ones.
+
+    For instance ``equally fast at about 780 (740 to 820)``; else nothing.
+    """
+    if found.equal is None or not found.equal.within:
+        return ""
+    return f"equally fast at about {tokens_shown(found.equal, found.compared)}"
+
+
+def growth(found: Growth) -> str:
+    """How a form grows, as measured.
+
+    For instance ``N^1.02 (0.99 to 1.05): O(N)``; an interval that is narrower than two digits has none.
+    """
+    if found.exponent is None:
+        return f"too few lengths are long enough ({listing(found.used)})"
+    low, high = fixed(found.low, 2), fixed(found.high, 2)
+    interval = f" ({low} to {high})" if low != high else ""
+    return f"N^{fixed(found.exponent, 2)}{interval}: {order(found.exponent)}"
+
+
+def used(found: Growth) -> str:
+    """Which lengths the exponent is of, and which are too short for it."""
+    short = f", without {listing(found.left_out)}" if found.left_out else ""
+    return f"of {listing(found.used)}{short}"
+
+
+def payback(found: Payback) -> str:
+    """After how many calls compiling has paid, or that it never does.
+
+    For instance ``after 340 calls (330 to 350)``.
+    """
+    if not found.pays:
+        return "never: it is not faster"
+    finite = [v for v in (found.low, found.high) if v != float("inf")] or [found.calls]
+    places = min(0, decimals(found.calls, min(finite), max(finite)))
+    high = fixed(found.high, places) if found.high != float("inf") else "never"
+    low = fixed(found.low, places)
+    interval = f" ({low} to {high})" if low != high else ""
+    return f"after {fixed(found.calls, places)} calls{interval}"
+
+
 def advantage(found: Crossover) -> str:
     """How the attention stands against softmax at the largest length compared."""
     by, doubt = found.ratios[-1], " (unsure)" if found.compared[-1] in found.unsure else ""
@@ -123,7 +182,9 @@ def crossing_sentences(verdict: Verdict) -> list[str]:
         places: dict[str, list[str]] = {}
         for found in verdict.crossovers:
             if found.attention == attention and found.backend is not None:
-                places.setdefault(crossing(found, verdict.lengths), []).append(_brief(found.backend))
+                place = crossing(found, verdict.lengths)
+                place += f", {at}" if (at := equal(found)) else ""
+                places.setdefault(place, []).append(_brief(found.backend))
         where = "; ".join(f"on {listing(names)} {place}" for place, names in places.items())
         sentences.append(f"{capital(attention)} beats softmax: {where}")
     return sentences

@@ -13,7 +13,7 @@ from mtbench.results import Agreement, Run
 from reports.captions import caption
 from reports.drawing import draw
 from reports.figure_files import figure_csv, write_figures
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 from reports.sheets import REPORT, sheet
 from reports.style import backend_looks, form_dashes
 

@@ -10,7 +10,7 @@ import pytest
 from mtbench.measure.statistics import Samples
 from mtbench.results import Agreement
 from reports.drawing import draw
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes
 from reports.svg import inline_svg
 

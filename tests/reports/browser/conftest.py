@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from mtbench.results import Run
 from reports.drawing import draw
-from reports.figures import plan_figures
 from reports.page import render
+from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")

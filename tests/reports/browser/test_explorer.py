@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtbench.results import Run
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 
 
 def drawn(page):

@@ -1,0 +1,127 @@
+"""The map of winners, drawn: every cell says in words what its colour says."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .format import clean, ratio
+from .sheets import Sheet
+from .style import GRID, INK, MUTED, PAPER, Look
+from .verdict import Race
+from .winners import WinnerMap, WinnerPanel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+__all__ = ["draw_winners"]
+
+LINE_IN = 0.128
+"""Height of a line of text, inches, at a font of 7.5 points."""
+LABEL_IN = 1.5
+"""Width that the names of the shapes need."""
+FONT, LEAST_FONT = 7.5, 4.5
+LETTER = 0.6
+"""Width of a letter, in font sizes."""
+NAME_LENGTH = 16
+PALEST, DEEPEST = 0.12, 0.5
+"""How much of the backend's colour a cell has: no lead, and `LARGE` or more."""
+LARGE = 8.0
+
+
+def draw_winners(found: WinnerMap, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
+    """The canvas: a panel an attention, a row a shape, a column a length."""
+    from matplotlib.figure import Figure as Canvas
+
+    across = 2 if len(found.lengths) <= 3 and len(found.panels) > 1 and sheet.columns > 1 else 1
+    down = math.ceil(len(found.panels) / across)
+    texts = {id(race): _lines(race, panel) for panel, race in found.races}
+    tallest = [
+        max([2, *(len(texts[id(race)]) for line in panel.cells for race in line if race)])
+        for panel in found.panels
+    ]
+    heights = [
+        len(found.shapes) * LINE_IN * (max(tallest[at : at + across]) + 0.9) + 0.35
+        for at in range(0, len(found.panels), across)
+    ]
+    canvas = Canvas(
+        figsize=(sheet.width_in, sum(heights) + (0.75 if sheet.title else 0.4)),
+        dpi=sheet.dpi,
+        layout="constrained",
+    )
+    if sheet.title:
+        canvas.suptitle(clean(found.title), fontsize=9, color=MUTED, x=0.01, ha="left")
+    grid = canvas.subplots(
+        down, across, sharex=True, sharey=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    axes = [ax for line in grid for ax in line]
+    for ax in axes[len(found.panels) :]:
+        ax.remove()
+    width_in = ((sheet.width_in - LABEL_IN) / across - 0.2) / len(found.lengths)
+    font = _font(width_in, [line for lines in texts.values() for line in lines])
+    for at, (ax, panel) in enumerate(zip(axes, found.panels, strict=False)):
+        _panel(ax, found, panel, texts, looks, font)
+        if at + across >= len(found.panels):
+            ax.set_xlabel("seq_len (tokens)")
+            ax.tick_params(axis="x", labelbottom=True)
+    return canvas
+
+
+def _font(width_in: float, lines: list[str]) -> float:
+    """Points, so that the longest line fits into a cell."""
+    longest = max(map(len, lines))
+    return max(LEAST_FONT, min(FONT, 72 * width_in / (LETTER * longest + 1)))
+
+
+def _lines(race: Race, panel: WinnerPanel) -> list[str]:
+    """What a cell says: who, and by how much."""
+    winner = race.winner
+    who = [] if panel.attention else [clean(winner.attention)[:NAME_LENGTH]]
+    who += [clean(winner.backend)[:NAME_LENGTH], clean(winner.form)[:NAME_LENGTH]]
+    if race.ratio is None:
+        return [*who, "alone"]
+    return [*who, f"{ratio(race.ratio)}{'' if race.sure else ' unsure'}"]
+
+
+def _panel(
+    ax: Axes,
+    found: WinnerMap,
+    panel: WinnerPanel,
+    texts: Mapping[int, list[str]],
+    looks: Mapping[str, Look],
+    font: float,
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.set_title(clean(panel.title, 40), loc="left")
+    for y, line in enumerate(panel.cells):
+        for x, race in enumerate(line):
+            place = (x - 0.5, y - 0.5)
+            ax.add_patch(Rectangle(place, 1, 1, facecolor=PAPER, edgecolor=GRID, linewidth=0.8))
+            if race is None:
+                ax.text(x, y, "–", ha="center", va="center", fontsize=font, color=MUTED)
+                continue
+            look = looks[race.winner.backend]
+            ax.add_patch(Rectangle(place, 1, 1, facecolor=look.color, alpha=_depth(race), linewidth=0))
+            lines = texts[id(race)]
+            ax.text(
+                x, y, "\n".join(lines), ha="center", va="center", fontsize=font, color=INK, linespacing=1.15
+            )
+    ax.set_xlim(-0.5, len(found.lengths) - 0.5)
+    ax.set_ylim(len(found.shapes) - 0.5, -0.5)
+    ax.set_xticks(range(len(found.lengths)), [str(n) for n in found.lengths])
+    labels = ["\n".join(textwrap.wrap(clean(shape.label(), 60), 20)) for shape in found.shapes]
+    ax.set_yticks(range(len(found.shapes)), labels)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _depth(race: Race) -> float:
+    """How much of the colour: by the logarithm of the lead; a winner without a next has the palest."""
+    lead = min(1.0, math.log(race.ratio or 1.0) / math.log(LARGE))
+    return PALEST + (DEEPEST - PALEST) * lead
