@@ -38,7 +38,7 @@ def articles(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
                 "left_out": [v for v in members if v.left_out],
                 "growths": [(v, grown) for v in swept if (grown := growths(v))],
                 "paybacks": [
-                    (v.shape, cost) for v in members if (cost := paid.pop((v.context, v.shape), []))
+                    (v.shape, told) for v in members if (told := paid.pop((v.context, v.shape), []))
                 ],
             }
         )

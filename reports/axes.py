@@ -136,8 +136,8 @@ def legend(
             cross = {"color": INK, "marker": "x", "linestyle": "", "markersize": 1.9 * size}
             second.append(("wrong", cross))
     elif figure.roof:
-        second.append((figure.roof.copy_label, {"color": MUTED, "linewidth": 1.4}))
-        second.append((figure.roof.product_label, {"color": MUTED, "linewidth": 1.4, "linestyle": "--"}))
+        second.append(("copy", {"color": MUTED, "linewidth": 1.4}))
+        second.append(("product", {"color": MUTED, "linewidth": 1.4, "linestyle": "--"}))
     elif figure.guides:
         second.append(("O(N)", {"color": GRID, "linestyle": (0, (1, 1)), "linewidth": 2.2}))
         second.append(("O(N²)", {"color": GRID, "linewidth": 2.2}))

@@ -78,8 +78,6 @@ class Roof:
     copy: float
     """For each FLOP/byte: the rate of a copy bounds what lies left of the ridge."""
     product: float
-    copy_label: str
-    product_label: str
 
 
 @dataclass(frozen=True, kw_only=True)

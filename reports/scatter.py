@@ -110,18 +110,14 @@ def roofline_figures(
         title=f"Roofline: {context.label}; all sizes",
         caption="The least operations that the attention needs over the median time, "
         f"{CLOCK_NAMES[clock]}, against those operations over the least bytes: q, k and v read and o "
-        "written. The grey lines are the ceilings measured in this run: a copy, and a product of two "
-        f"matrices in {case.dtype}. A line joins the lengths of a form.{not_drawn(absent)}",
+        "written. The grey lines are the ceilings measured in this run: a copy of "
+        f"{number(copy / 1e9, 2)} GB/s, and a product of two matrices in {case.dtype} of "
+        f"{number(product / size, 2)} {unit}. A line joins the lengths of a form.{not_drawn(absent)}",
         alt=f"Rate in {unit} against arithmetic intensity; panels {listing([p.title for p in panels])}. "
         f"Nearest to the ceiling, {'; '.join(best)}.",
         context=context,
         panels=panels,
-        roof=Roof(
-            copy=copy / size,
-            product=product / size,
-            copy_label=f"copy, {number(copy / 1e9, 2)} GB/s",
-            product_label=f"product, {number(product / size, 2)} {unit}",
-        ),
+        roof=Roof(copy=copy / size, product=product / size),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .crossing import tokens_shown
-from .digits import decimals, fixed
-from .format import clean, listing, ratio, spread
+from .digits import fixed
+from .format import clean, listing, number, ratio, spread
 from .growth import Growth, order
 from .payback import Payback
 from .verdict import Crossover, Race, Span, Verdict, spans
@@ -134,7 +135,7 @@ def growth(found: Growth) -> str:
     For instance ``N^1.02 (0.99 to 1.05): O(N)``; an interval that is narrower than two digits has none.
     """
     if found.exponent is None:
-        return f"too few lengths are long enough ({listing(found.used)})"
+        return "too few lengths are long enough"
     low, high = fixed(found.low, 2), fixed(found.high, 2)
     interval = f" ({low} to {high})" if low != high else ""
     return f"N^{fixed(found.exponent, 2)}{interval}: {order(found.exponent)}"
@@ -149,16 +150,14 @@ def used(found: Growth) -> str:
 def payback(found: Payback) -> str:
     """After how many calls compiling has paid, or that it never does.
 
-    For instance ``after 340 calls (330 to 350)``.
+    For instance ``after 340 calls (320 to 350)``.
     """
     if not found.pays:
         return "never: it is not faster"
-    finite = [v for v in (found.low, found.high) if v != float("inf")] or [found.calls]
-    places = min(0, decimals(found.calls, min(finite), max(finite)))
-    high = fixed(found.high, places) if found.high != float("inf") else "never"
-    low = fixed(found.low, places)
-    interval = f" ({low} to {high})" if low != high else ""
-    return f"after {fixed(found.calls, places)} calls{interval}"
+    # Two digits: the seconds of compiling were measured once.
+    times = (found.calls, found.low, found.high)
+    calls, low, high = (number(v, 2) if v < math.inf else "never" for v in times)
+    return f"after {calls} calls{f' ({low} to {high})' if low != high else ''}"
 
 
 def advantage(found: Crossover) -> str:

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_winners"]
 
-LINE_IN = 0.128
-"""Height of a line of text, inches, at a font of 7.5 points."""
-LABEL_IN = 1.5
-"""Width that the names of the shapes need."""
 FONT, LEAST_FONT = 7.5, 4.5
-LETTER = 0.6
-"""Width of a letter, in font sizes."""
+"""Points; a narrow cell has the least."""
+LETTER, LINE = 0.6, 1.2
+"""Width and height of a letter, in font sizes."""
+LABEL_LETTERS = 20
+"""Of a line of a shape's name."""
 NAME_LENGTH = 16
 PALEST, DEEPEST = 0.12, 0.5
 """How much of the backend's colour a cell has: no lead, and `LARGE` or more."""
@@ -39,14 +38,16 @@ def draw_winners(found: WinnerMap, looks: Mapping[str, Look], sheet: Sheet) -> C
     across = 2 if len(found.lengths) <= 3 and len(found.panels) > 1 and sheet.columns > 1 else 1
     down = math.ceil(len(found.panels) / across)
     texts = {id(race): _lines(race, panel) for panel, race in found.races}
-    tallest = [
-        max([2, *(len(texts[id(race)]) for line in panel.cells for race in line if race)])
-        for panel in found.panels
-    ]
-    heights = [
-        len(found.shapes) * LINE_IN * (max(tallest[at : at + across]) + 0.9) + 0.35
-        for at in range(0, len(found.panels), across)
-    ]
+    labels = [textwrap.wrap(clean(shape.label(), 60), LABEL_LETTERS) for shape in found.shapes]
+    label_font = sheet.settings["ytick.labelsize"]
+    width_in = (sheet.width_in - LETTER * LABEL_LETTERS * label_font / 72) / across - 0.2
+    font = _font(width_in / len(found.lengths), [line for lines in texts.values() for line in lines])
+    of_labels = max(map(len, labels)) * LINE * label_font / 72
+    heights = []
+    for at in range(0, len(found.panels), across):
+        races = [r for panel in found.panels[at : at + across] for line in panel.cells for r in line if r]
+        of_texts = max(len(texts[id(race)]) for race in races) * LINE * font / 72
+        heights.append(len(found.shapes) * (max(of_labels, of_texts) + 0.1) + 0.35)
     canvas = Canvas(
         figsize=(sheet.width_in, sum(heights) + (0.75 if sheet.title else 0.4)),
         dpi=sheet.dpi,
@@ -60,10 +61,10 @@ def draw_winners(found: WinnerMap, looks: Mapping[str, Look], sheet: Sheet) -> C
     axes = [ax for line in grid for ax in line]
     for ax in axes[len(found.panels) :]:
         ax.remove()
-    width_in = ((sheet.width_in - LABEL_IN) / across - 0.2) / len(found.lengths)
-    font = _font(width_in, [line for lines in texts.values() for line in lines])
     for at, (ax, panel) in enumerate(zip(axes, found.panels, strict=False)):
-        _panel(ax, found, panel, texts, looks, font)
+        _panel(ax, panel, texts, looks, font)
+        ax.set_xticks(range(len(found.lengths)), [str(n) for n in found.lengths])
+        ax.set_yticks(range(len(labels)), ["\n".join(lines) for lines in labels])
         if at + across >= len(found.panels):
             ax.set_xlabel("seq_len (tokens)")
             ax.tick_params(axis="x", labelbottom=True)
@@ -88,7 +89,6 @@ def _lines(race: Race, panel: WinnerPanel) -> list[str]:
 
 def _panel(
     ax: Axes,
-    found: WinnerMap,
     panel: WinnerPanel,
     texts: Mapping[int, list[str]],
     looks: Mapping[str, Look],
@@ -110,11 +110,8 @@ def _panel(
             ax.text(
                 x, y, "\n".join(lines), ha="center", va="center", fontsize=font, color=INK, linespacing=1.15
             )
-    ax.set_xlim(-0.5, len(found.lengths) - 0.5)
-    ax.set_ylim(len(found.shapes) - 0.5, -0.5)
-    ax.set_xticks(range(len(found.lengths)), [str(n) for n in found.lengths])
-    labels = ["\n".join(textwrap.wrap(clean(shape.label(), 60), 20)) for shape in found.shapes]
-    ax.set_yticks(range(len(found.shapes)), labels)
+    ax.set_xlim(-0.5, len(panel.cells[0]) - 0.5)
+    ax.set_ylim(len(panel.cells) - 0.5, -0.5)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for spine in ax.spines.values():
