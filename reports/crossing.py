@@ -82,7 +82,7 @@ def tokens_shown(found: Equal, lengths: Sequence[int]) -> str:
     >>> tokens_shown(Equal(length=782.3, low=0, high=math.inf), (512, 1024))
     '782 (below 512 to beyond 1024)'
     """
-    finite = [v for v in (found.low, found.high) if 0 < v < math.inf] or [found.length]
+    finite = [v for v in (found.low, found.length, found.high) if 0 < v < math.inf]
     places = min(0, decimals(found.length, min(finite), max(finite)))
     low = fixed(found.low, places) if found.low > 0 else f"below {lengths[0]}"
     high = fixed(found.high, places) if found.high < math.inf else f"beyond {lengths[-1]}"

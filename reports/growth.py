@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,26 @@ from .resampling import Floats, between, log_medians
 from .settings import Clock, Context, Shape
 from .verdict import Contender, Verdict
 
-__all__ = ["Growth", "growths", "order"]
+__all__ = ["Growth", "Slope", "growths", "order"]
 
 LEAST_LENGTHS = 3
 """Fewer give a slope that nothing in it can contradict."""
 STEEP_ENOUGH = 0.75
-"""A length counts from where the time grows at least so much as steeply as between the two largest."""
+"""A length counts from where the time grows at least so much as steeply as at the largest."""
+DOUBLED = 2.0
+"""How steeply it grows is told by lengths at least so far apart: the noise of two neighbours is no growth."""
 NEAR = 0.2
 """An exponent so near to a whole one is called by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slope:
+    """p of time = c seq_len^p."""
+
+    exponent: float
+    low: float
+    """Of its 95% interval, by the samples alone: that the points lie on no line is not in it."""
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +47,8 @@ class Growth:
     """The lengths of the fit."""
     left_out: tuple[int, ...]
     """Shorter ones, at which fixed costs still tell."""
-    exponent: float | None
-    """p of time = c seq_len^p; None where fewer than `LEAST_LENGTHS` lengths are long enough."""
-    low: float
-    """Of its 95% interval, by the samples alone: that the points lie on no line is not in it."""
-    high: float
+    slope: Slope | None
+    """None where fewer than `LEAST_LENGTHS` lengths are long enough."""
 
 
 def growths(verdict: Verdict) -> list[Growth]:
@@ -60,11 +70,7 @@ def _growth(verdict: Verdict, by_length: dict[int, Contender]) -> Growth:
     logs = np.log(lengths)
     # [length, 1 + resamples]
     times = np.stack([log_medians(by_length[n].samples, seed) for seed, n in enumerate(lengths, start=1)])
-    first = _long_enough(logs, times[:, 0])
-    used = lengths[first:]
-    enough = len(used) >= LEAST_LENGTHS
-    slopes = _slopes(logs[first:], times[first:])
-    low, high = between(slopes[1:])
+    first = _long_enough(lengths, times[:, 0])
     one = by_length[lengths[0]]
     return Growth(
         context=verdict.context,
@@ -73,26 +79,29 @@ def _growth(verdict: Verdict, by_length: dict[int, Contender]) -> Growth:
         attention=one.attention,
         backend=one.backend,
         form=one.form,
-        used=tuple(used),
+        used=tuple(lengths[first:]),
         left_out=tuple(lengths[:first]),
-        exponent=float(slopes[0]) if enough else None,
-        low=low,
-        high=high,
+        slope=_slope(logs[first:], times[first:]) if len(lengths) - first >= LEAST_LENGTHS else None,
     )
 
 
-def _long_enough(logs: Floats, times: Floats) -> int:
-    """The first length from which on every step is steep enough."""
-    steps = np.diff(times) / np.diff(logs)
-    flat = np.flatnonzero(steps < STEEP_ENOUGH * steps[-1])
-    return int(flat[-1]) + 1 if len(flat) else 0
+def _long_enough(lengths: Sequence[int], times: Floats) -> int:
+    """The place of the first length from which on every doubling is steep enough."""
+    steepness = []
+    for at, n in enumerate(lengths):
+        further = [later for later in range(at, len(lengths)) if lengths[later] >= DOUBLED * n]
+        if further:
+            steepness.append((times[further[0]] - times[at]) / np.log(lengths[further[0]] / n))
+    flat = [at for at, slope in enumerate(steepness) if slope < STEEP_ENOUGH * steepness[-1]]
+    return flat[-1] + 1 if flat else 0
 
 
-def _slopes(logs: Floats, times: Floats) -> Floats:
-    """The least-squares slope of each column."""
+def _slope(logs: Floats, times: Floats) -> Slope:
+    """By least squares, and so for each resample."""
     centred = logs - logs.mean()
-    found: Floats = centred @ times / (centred @ centred)
-    return found
+    slopes: Floats = centred @ times / (centred @ centred)
+    low, high = between(slopes[1:])
+    return Slope(exponent=float(slopes[0]), low=low, high=high)
 
 
 def order(exponent: float) -> str:

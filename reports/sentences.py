@@ -134,11 +134,12 @@ def growth(found: Growth) -> str:
 
     For instance ``N^1.02 (0.99 to 1.05): O(N)``; an interval that is narrower than two digits has none.
     """
-    if found.exponent is None:
+    slope = found.slope
+    if slope is None:
         return "too few lengths are long enough"
-    low, high = fixed(found.low, 2), fixed(found.high, 2)
+    low, high = fixed(slope.low, 2), fixed(slope.high, 2)
     interval = f" ({low} to {high})" if low != high else ""
-    return f"N^{fixed(found.exponent, 2)}{interval}: {order(found.exponent)}"
+    return f"N^{fixed(slope.exponent, 2)}{interval}: {order(slope.exponent)}"
 
 
 def used(found: Growth) -> str:

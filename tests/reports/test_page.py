@@ -114,7 +114,12 @@ def test_a_full_run(full):
     assert "grouped heads are in the spec and in no backend yet" in page.text
     assert "Some CPU @ 2.60GHz" in page.text
     assert "7 min 42 s" in page.text
-    assert page.tags.count("svg") == page.tags.count("figure") == 14
+    assert page.tags.count("svg") == page.tags.count("figure") == 18
+    assert "Who wins where: cpu, float32, forward, causal; wall clock" in page.text
+    assert "equally fast at about" in page.text
+    assert "How the time grows with seq_len, as measured" in page.text
+    assert "What compiling costs, and when it has paid" in page.text
+    assert "ceilings were not measured in this run: a copy and a product in float32 on cpu." in page.text
     rows = len(Run.load(folder).measurements)
     assert len(re.findall(r'<tr data-status="', path.read_text())) == rows
     assert path.stat().st_size < 3_500_000
@@ -133,7 +138,7 @@ def test_what_lies_beside_the_page(full):
     }
     svgs, pngs = ({p.stem for p in (folder / "figures").glob(f"*.{e}")} for e in ("svg", "png"))
     assert svgs == pngs
-    assert len(svgs) == 14
+    assert len(svgs) == 18
 
 
 def test_the_same_folder_gives_the_same_page(make_run, row):
