@@ -24,7 +24,7 @@ def plan_figures(
     """The figures of a run, each context's together: who wins where, the sweeps over seq_len, the others."""
     names = Names(rows)
     tried = list({r.id: r for r in rows if r.status not in ("unsupported", "unavailable")}.values())
-    figures: list[AnyFigure] = [*winner_maps(tried)]
+    figures: list[AnyFigure] = [*winner_maps(rows)]
     for axis, members in _sweeps(tried):
         figures += line_figures(axis, members, names)
         if axis in ("seq_len", None):

@@ -46,7 +46,7 @@ def speed_figures(axis: Axis | None, rows: Sequence[Measurement], names: Names) 
             f"{CLOCK_NAMES[clock]}: left is faster, down is nearer to the truth. A line joins the lengths of "
             "a form. The grey lines are the smallest and the largest tolerance; a wrong row is not timed."
             f"{not_drawn(absent)}",
-            alt=f"Relative error against latency, seq_len {listing(lengths)}; panels "
+            alt=f"Relative error against latency, seq_len {lengths[0]} to {lengths[-1]}; panels "
             f"{listing([p.title for p in panels])}. Fastest at {lengths[-1]}, {'; '.join(told)}.",
             context=Context.of(case),
             panels=panels,

@@ -144,8 +144,13 @@ def growth(found: Growth) -> str:
 
 def used(found: Growth) -> str:
     """Which lengths the exponent is of, and which are too short for it."""
-    short = f", without {listing(found.left_out)}" if found.left_out else ""
-    return f"of {listing(found.used)}{short}"
+    short = f", without {_lengths(found.left_out)}" if found.left_out else ""
+    return f"of {_lengths(found.used)}{short}"
+
+
+def _lengths(lengths: Sequence[int], most: int = 5) -> str:
+    """Each of a few, else how many and their range."""
+    return listing(lengths) if len(lengths) <= most else f"{len(lengths)} lengths, {reach(lengths)}"
 
 
 def payback(found: Payback) -> str:

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -120,10 +121,15 @@ class Crossover:
     unsure: tuple[int, ...]
     """The lengths that decide and whose intervals overlap: from the last slower one before `start` on, or any
     where there is no start."""
-    equal: Equal | None
-    """Where the two take equally long; None where fewer than two lengths were compared."""
+    contests: tuple[Contest, ...]
+    """All forms of both at each compared length."""
     missing: tuple[int, ...]
     """Swept lengths that were not compared, above `start` (or anywhere, where there is none)."""
+
+    @functools.cached_property
+    def equal(self) -> Equal | None:
+        """Where the two take equally long; None where fewer than two lengths were compared."""
+        return equal_length(self.contests)
 
     @property
     def holds_on(self) -> bool:
@@ -266,6 +272,6 @@ def _crossover(
         start=start,
         ratios=tuple(softmax.median / other.median for softmax, other in pairs.values()),
         unsure=tuple(n for n in deciding if not pairs[n][0].surely_differs(pairs[n][1])),
-        equal=equal_length(contests),
+        contests=tuple(contests),
         missing=tuple(n for n in lengths if n not in pairs and (start is None or n > start)),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .format import clean, ratio
 from .sheets import Sheet
-from .style import GRID, INK, MUTED, PAPER, Look
+from .style import GRID, INK, MUTED, Look
 from .verdict import Race
 from .winners import WinnerMap, WinnerPanel
 
@@ -99,17 +99,17 @@ def _panel(
     ax.set_title(clean(panel.title, 40), loc="left")
     for y, line in enumerate(panel.cells):
         for x, race in enumerate(line):
-            place = (x - 0.5, y - 0.5)
-            ax.add_patch(Rectangle(place, 1, 1, facecolor=PAPER, edgecolor=GRID, linewidth=0.8))
-            if race is None:
-                ax.text(x, y, "–", ha="center", va="center", fontsize=font, color=MUTED)
-                continue
-            look = looks[race.winner.backend]
-            ax.add_patch(Rectangle(place, 1, 1, facecolor=look.color, alpha=_depth(race), linewidth=0))
-            lines = texts[id(race)]
-            ax.text(
-                x, y, "\n".join(lines), ha="center", va="center", fontsize=font, color=INK, linespacing=1.15
-            )
+            told, color = "–", MUTED
+            if race is not None:
+                told, color = "\n".join(texts[id(race)]), INK
+                cell = Rectangle((x - 0.5, y - 0.5), 1, 1, alpha=_depth(race), linewidth=0, clip_on=False)
+                cell.set_facecolor(looks[race.winner.backend].color)
+                ax.add_patch(cell)
+            ax.text(x, y, told, ha="center", va="center", fontsize=font, color=color, linespacing=1.15)
+    for x in range(len(panel.cells[0]) + 1):
+        ax.axvline(x - 0.5, color=GRID, linewidth=0.8, clip_on=False)
+    for y in range(len(panel.cells) + 1):
+        ax.axhline(y - 0.5, color=GRID, linewidth=0.8, clip_on=False)
     ax.set_xlim(-0.5, len(panel.cells[0]) - 0.5)
     ax.set_ylim(len(panel.cells) - 0.5, -0.5)
     ax.tick_params(length=0)

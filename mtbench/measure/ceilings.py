@@ -39,7 +39,7 @@ SLOW_MS = 6.0
 """A CPU's product that takes longer is not followed by one of eight times the work."""
 SAMPLING = {
     "cpu": Sampling(least=5, least_s=0.1, least_slow=3, slow_s=0.05, limit_s=0.1, warmup_s=0.0),
-    "cuda": Sampling(least=20, least_s=0.0, limit_s=0.1, warmup_s=0.01),
+    "cuda": Sampling(least=10, least_s=0.0, limit_s=0.1, warmup_s=0.01),
 }
 
 Function = Callable[[Any, Any, Any], Any]
@@ -123,6 +123,7 @@ def _fastest_ms(framework: Framework, function: Function, case: Case, inputs: In
             raise
         return None
     finally:
+        del kernel  # and its arrays
         framework.release()
 
 

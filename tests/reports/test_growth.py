@@ -67,6 +67,7 @@ def test_noise_between_neighbours_is_no_growth(row):
     (found,) = growths(verdict)
     assert found.left_out == ()
     assert found.slope.exponent == pytest.approx(1, abs=0.05)
+    assert sentences.used(found) == "of 49 lengths, 1024..4096"
 
 
 def test_lengths_that_are_near_each_other_have_a_wide_interval(row):

@@ -292,7 +292,7 @@ def test_holds_on_needs_a_start():
         start=None,
         ratios=(),
         unsure=(),
-        equal=None,
+        contests=(),
         missing=(),
     )
     assert not empty.holds_on
