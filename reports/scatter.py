@@ -9,7 +9,6 @@ from mtbench.floor import Ceilings
 from mtbench.results import Measurement
 from mtbench.spec import Device
 
-from .digits import fixed
 from .figures import Axis, Figure, Panel, Point, Roof, Series, error_point, gathered, named, not_drawn, titled
 from .format import duration, error, listing, number
 from .roofline import clock_of, roofline_share
@@ -29,19 +28,18 @@ def speed_figures(axis: Axis | None, rows: Sequence[Measurement], names: Names) 
         panels, absent = gathered(timed, names, error_point, _time(medians))
         if not panels:
             continue
+        panels = _by_length(panels)
         lengths = sorted({p.row.case.seq_len for panel in panels for s in panel.series for p in s.points})
-        if len(lengths) == 1:
-            axis = None
-        case = rows[0].case
+        swept, case = axis if len(lengths) > 1 else None, rows[0].case
         told = [f"{panel.title}: {_fastest(panel)}" for panel in panels]
         yield Figure(
-            name=named("speed", axis, case, lengths[0], clock),
+            name=named("speed", swept, case, lengths[0], clock),
             quantity="speed",
-            axis=axis,
+            axis=swept,
             unit="Relative error (ratio)",
             x_unit=f"Latency, {CLOCK_NAMES[clock]} (ms)",
             clock=clock,
-            title=titled("Speed against error", axis, case, lengths[0]),
+            title=titled("Speed against error", swept, case, lengths[0]),
             caption="Relative error against float64 over the median time, "
             f"{CLOCK_NAMES[clock]}: left is faster, down is nearer to the truth. A line joins the lengths of "
             "a form. The grey lines are the smallest and the largest tolerance; a wrong row is not timed."
@@ -93,13 +91,13 @@ def roofline_figures(
     panels, absent = gathered(rows, names, value, lambda point: intensity(point.row.case))
     if not panels:
         return
-    panels = tuple(replace(panel, series=tuple(_by_shape(panel.series))) for panel in panels)
+    panels = _by_length(panels)
     context = Context.of(case)
     best = []
     for panel in panels:
         nearest = max((p for s in panel.series for p in s.points), key=lambda p: shares[p.row.id].value)
         percent, row = 100 * shares[nearest.row.id].value, nearest.row
-        best.append(f"{panel.title}: {row.backend}/{row.form} at {fixed(percent, 0)}%")
+        best.append(f"{panel.title}: {row.backend}/{row.form} at {number(percent, 2)}%")
     yield Figure(
         name=f"roofline-{context.slug}",
         quantity="roofline",
@@ -119,6 +117,10 @@ def roofline_figures(
         panels=panels,
         roof=Roof(copy=copy / size, product=product / size),
     )
+
+
+def _by_length(panels: Iterable[Panel]) -> tuple[Panel, ...]:
+    return tuple(replace(panel, series=tuple(_by_shape(panel.series))) for panel in panels)
 
 
 def _by_shape(series: Iterable[Series]) -> Iterable[Series]:

@@ -80,11 +80,15 @@ def _font(width_in: float, lines: list[str]) -> float:
 def _lines(race: Race, panel: WinnerPanel) -> list[str]:
     """What a cell says: who, and by how much."""
     winner = race.winner
-    who = [] if panel.attention else [clean(winner.attention)[:NAME_LENGTH]]
-    who += [clean(winner.backend)[:NAME_LENGTH], clean(winner.form)[:NAME_LENGTH]]
+    who = [winner.backend, winner.form]
+    who = [_cut(clean(name)) for name in (who if panel.attention else [winner.attention, *who])]
     if race.ratio is None:
         return [*who, "alone"]
     return [*who, f"{ratio(race.ratio)}{'' if race.sure else ' unsure'}"]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
 def _panel(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mtbench.results import Measurement
 
-from .format import listing, ratio
+from .format import count, listing, ratio
 from .settings import CLOCK_NAMES, Clock, Context, Shape
 from .verdict import Race, Verdict, judge
 
@@ -61,38 +61,49 @@ def winner_maps(rows: Sequence[Measurement]) -> Iterable[WinnerMap]:
     groups: dict[tuple[Context, Clock], list[Verdict]] = {}
     for verdict in judge(rows):
         groups.setdefault((verdict.context, verdict.clock), []).append(verdict)
-    for (context, clock), verdicts in groups.items():
+    for verdicts in groups.values():
         lengths = sorted({n for v in verdicts for n, _ in v.races})
-        shown_lengths, shown = _spread(lengths, MOST_LENGTHS), verdicts[:MOST_SHAPES]
-        if len(lengths) * len(verdicts) < 2:
-            continue
-        attentions: list[str | None] = [*dict.fromkeys(a for v in verdicts for a in v.attentions)]
-        if len(attentions) > 1:
-            attentions.insert(0, None)
-        panels = [_panel(attention, shown, shown_lengths) for attention in attentions]
-        left_out = [
-            f"{len(all_of) - len(some)} of {len(all_of)} {what}"
-            for what, all_of, some in (("lengths", lengths, shown_lengths), ("shapes", verdicts, shown))
-            if len(all_of) > len(some)
-        ]
-        caption = (
-            f"The fastest form by the median, {CLOCK_NAMES[clock]}, and how many times as long the next one "
-            "takes: the deeper the colour, the longer. Where the two intervals overlap the lead is unsure."
+        if len(lengths) * len(verdicts) > 1 and (found := _map(verdicts, lengths)):
+            yield found
+
+
+def _map(verdicts: Sequence[Verdict], lengths: Sequence[int]) -> WinnerMap | None:
+    """That of one context and clock; None where what has a time is all left out."""
+    context, clock = verdicts[0].context, verdicts[0].clock
+    across, down = _spread(lengths, MOST_LENGTHS), verdicts[:MOST_SHAPES]
+    attentions: list[str | None] = [*dict.fromkeys(a for v in verdicts for a in v.attentions)]
+    if len(attentions) > 1:
+        attentions.insert(0, None)
+    every = [_panel(attention, down, across) for attention in attentions]
+    panels = tuple(panel for panel in every if any(race for line in panel.cells for race in line))
+    if not panels:
+        return None
+    caption = (
+        f"The fastest form by the median, {CLOCK_NAMES[clock]}, and how many times as long the next one "
+        "takes: the deeper the colour, the longer. Where the two intervals overlap the lead is unsure."
+    )
+    left_out = [
+        f"{whole - part} of {whole} {what}"
+        for what, whole, part in (
+            ("lengths", len(lengths), len(across)),
+            ("shapes", len(verdicts), len(down)),
         )
-        if left_out:
-            caption += f" Not drawn for want of room: {listing(left_out)}."
-        yield WinnerMap(
-            name="-".join(["winners", *([clock] if context.device == "cuda" else []), context.slug]),
-            clock=clock,
-            title=f"Who wins where: {context.label}; {CLOCK_NAMES[clock]}",
-            caption=caption,
-            alt=f"Who wins where, seq_len {listing(shown_lengths)} by {len(shown)} shapes. "
-            + " ".join(_told(panel) for panel in panels),
-            context=context,
-            lengths=tuple(shown_lengths),
-            shapes=tuple(v.shape for v in shown),
-            panels=tuple(panels),
-        )
+        if whole > part
+    ]
+    if left_out:
+        caption += f" Not drawn for want of room: {listing(left_out)}."
+    return WinnerMap(
+        name="-".join(["winners", *([clock] if context.device == "cuda" else []), context.slug]),
+        clock=clock,
+        title=f"Who wins where: {context.label}; {CLOCK_NAMES[clock]}",
+        caption=caption,
+        alt=f"Who wins where, seq_len {listing(across)}, {count(len(down), 'shape')}. "
+        + " ".join(_told(panel) for panel in panels),
+        context=context,
+        lengths=tuple(across),
+        shapes=tuple(v.shape for v in down),
+        panels=panels,
+    )
 
 
 def _spread(lengths: Sequence[int], most: int) -> list[int]:

@@ -132,6 +132,25 @@ def test_speed_against_error(make_run, row):
     assert "Clock: wall clock" in text
 
 
+def test_a_line_goes_from_length_to_length(row):
+    """Where a longer sequence takes less time, too."""
+    times = {128: 3.0, 256: 1.0, 512: 2.0}
+    rows = [row(ms, seq_len=n, row=ERROR) for n, ms in times.items()]
+    for quantity in ("speed", "roofline"):
+        (series,) = figure_of(rows, quantity).panels[0].series
+        assert [p.row.case.seq_len for p in series.points] == [128, 256, 512]
+
+
+def test_clocks_with_different_lengths_are_drawn_apart(row, on_gpu):
+    rows = [row(1.0, seq_len=n, device="cuda", row=ERROR) for n in (128, 256)]
+    rows[0] = on_gpu(rows[0], 0.5)
+    names = [f.name for f in plan_figures(rows) if f.quantity == "speed"]
+    assert names == [
+        "speed-device-one-size-cuda-float32-forward-causal-b1-h8-d64-n128",
+        "speed-wall-seq_len-cuda-float32-forward-causal-b1-h8-d64",
+    ]
+
+
 def test_both_are_drawn_of_one_row_and_on_every_sheet(row):
     rows = [row(1.0, row=ERROR)]
     for quantity in ("speed", "roofline"):

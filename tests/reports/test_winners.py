@@ -83,6 +83,22 @@ def test_many_sizes_are_thinned_and_counted(row):
     assert "18 of 30 lengths and 4 of 20 shapes" in found.caption
 
 
+def test_what_is_thinned_away_leaves_no_empty_panel(row):
+    lengths = range(64, 64 * 31, 64)
+    shown = maps([row(1.0, seq_len=n) for n in lengths])[0].lengths
+    hidden = next(n for n in lengths if n not in shown)
+    rows = [row(1.0, seq_len=n) for n in lengths] + [row(1.0, seq_len=hidden, attention="momentum")]
+    (found,) = maps(rows)
+    assert [panel.title for panel in found.panels] == ["all attentions", "softmax"]
+    assert svg(found)
+
+
+def test_one_length_and_several_shapes(row):
+    (found,) = maps([row(1.0, batch=b, attention=a) for b in (1, 4) for a in ("softmax", "linear")])
+    assert (found.lengths, len(found.shapes)) == ((256,), 2)
+    assert svg(found).count(">softmax<") >= 1
+
+
 def test_its_data(row):
     rows = [row(1.0, seq_len=n, width=0) for n in (128, 256)]
     rows += [row(4.0, seq_len=128, width=0, backend="jax")]
