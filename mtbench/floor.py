@@ -1,12 +1,62 @@
-"""The least time that memory allows a call: its tensors read and written once, at the rate of a copy."""
+"""The least time that memory allows a call: its tensors read and written once, at the rate of a copy; and
+what a run has measured its machine to reach."""
 
 from __future__ import annotations
 
-from mtbench.spec import Case
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["floor_bytes", "floor_ms"]
+from mtbench.spec import DEVICES, Case, Dtype
+
+__all__ = ["NOT_MEASURED", "Ceilings", "floor_bytes", "floor_ms", "read_ceilings"]
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SAME_UNITS: Mapping[Dtype, Dtype] = {"float16": "bfloat16"}
+"""A dtype's products run at the rate of another's, which was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """The best rates that the workers of a run measured on one device (`mtbench.measure.ceilings`)."""
+
+    copy_bytes_per_s: float | None = None
+    """Of a copy, reads and writes counted; None: not measured."""
+    matmul_flop_per_s: Mapping[str, float] = field(default_factory=dict)
+    """Of the product of two matrices, by dtype."""
+
+    def matmul(self, dtype: Dtype) -> float | None:
+        """Of products in that dtype; None where they were not measured."""
+        return self.matmul_flop_per_s.get(SAME_UNITS.get(dtype, dtype))
+
+
+NOT_MEASURED: Mapping[str, Ceilings] = {}
+"""The ceilings by device, where none is known."""
+
+
+def read_ceilings(workers: object) -> dict[str, Ceilings]:
+    """By device, from run.json's ``workers``, whose names end in ``on DEVICE``. A run of an older mtbench has
+    the copy on a GPU, or nothing; whatever is no rate is left out."""
+    by_device: dict[str, list[Mapping[str, Any]]] = {device: [] for device in DEVICES}
+    for name, environment in workers.items() if isinstance(workers, Mapping) else ():
+        device = str(name).rpartition(" on ")[2]
+        if device in by_device and isinstance(environment, Mapping):
+            by_device[device].append(environment)
+    found = {}
+    for device, environments in by_device.items():
+        products = [e.get("matmul_flop_per_s") for e in environments]
+        tables = [table for table in products if isinstance(table, Mapping)]
+        rates = {dtype: _best(t.get(dtype) for t in tables) for dtype in ITEM_BYTES}
+        found[device] = Ceilings(
+            copy_bytes_per_s=_best(e.get("copy_bytes_per_s") for e in environments),
+            matmul_flop_per_s={dtype: rate for dtype, rate in rates.items() if rate is not None},
+        )
+    return found
+
+
+def _best(rates: Iterable[object]) -> float | None:
+    return max((r for r in rates if isinstance(r, float) and 0 < r < math.inf), default=None)
 
 
 def floor_bytes(case: Case) -> int:
@@ -23,6 +73,7 @@ def floor_bytes(case: Case) -> int:
     return (3 if case.mode == "forward_backward" else 1) * (queries + keys) * ITEM_BYTES[case.dtype]
 
 
-def floor_ms(case: Case, copy_bytes_per_s: float | None) -> float | None:
-    """`floor_bytes` at that rate, in ms; None where no rate was measured."""
-    return floor_bytes(case) / copy_bytes_per_s * 1e3 if copy_bytes_per_s else None
+def floor_ms(case: Case, ceilings: Mapping[str, Ceilings]) -> float | None:
+    """`floor_bytes` at the rate of a copy on the case's device, in ms; None where none was measured."""
+    rate = ceilings[case.device].copy_bytes_per_s if case.device in ceilings else None
+    return floor_bytes(case) / rate * 1e3 if rate else None

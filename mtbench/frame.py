@@ -17,7 +17,10 @@ TRUTH = frozenset({"causal", "ranked"})
 NUMBERS = frozenset(
     {"beta", "gamma", "eps", "scale", "relative_error", "tolerance", "build_s", "first_call_s"}
 )
-NUMBER_STARTS = ("wall_ms_", "device_ms_", "span_ms_", "floor_ms", "relative_", "max_abs_", "tolerance_")
+NUMBER_STARTS = (
+    *("wall_ms_", "device_ms_", "span_ms_", "floor_ms", "roofline_"),
+    *("relative_", "max_abs_", "tolerance_"),
+)
 
 
 def load(folder: Path | str) -> pd.DataFrame:
@@ -31,7 +34,10 @@ def load(folder: Path | str) -> pd.DataFrame:
       where the row may be compared in speed;
     - times of a call in milliseconds, of each clock (``wall_ms``, ``device_ms``, ``span_ms``): ``_median``,
       ``_ci_low`` and ``_ci_high`` (the median's 95% interval), ``_min``, ``_p95``; and ``_samples_count``,
-      ``_launches_count`` and ``_outliers_count``; ``floor_ms`` is the least that memory allows;
+      ``_launches_count`` and ``_outliers_count``; ``floor_ms`` is the least that memory allows, for
+      ``floor_bytes``, and ``roofline_ms`` that and the rate of products, for ``operations_count``;
+      ``roofline_share`` is that over the median, a ratio (on a GPU the device clock's, else the wall
+      clock's);
     - ``peak_memory_bytes`` (measured) and ``static_memory_bytes`` (the compiler's estimate), in bytes;
       ``build_s`` and ``first_call_s``, in seconds;
     - ``relative_error`` and its ``tolerance``, ratios, of the array that is worst, and those of each array
@@ -55,7 +61,8 @@ def load(folder: Path | str) -> pd.DataFrame:
 
     run = Run.load(folder)
     exports = import_part("reports.exports")
-    rows = [exports.flat_row(row, run.copy_bytes_per_s) for row in run]
+    ceilings = run.ceilings
+    rows = [exports.flat_row(row, ceilings) for row in run]
     return pd.DataFrame(
         {
             name: pd.Series([_value(name, row[name]) for row in rows], dtype=_dtype(name))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mtbench.errors import BadInput
+from mtbench.floor import Ceilings, read_ceilings
 from mtbench.measure.statistics import Samples
 from mtbench.spec import Case
 
@@ -321,15 +322,9 @@ class Run:
         return found
 
     @property
-    def copy_bytes_per_s(self) -> float | None:
-        """The best rate of a copy that a worker of this run measured on its GPU, reads and writes counted."""
-        workers = self.header.get("workers")
-        found = [
-            environment["copy_bytes_per_s"]
-            for environment in (workers.values() if isinstance(workers, dict) else ())
-            if isinstance(environment, dict) and "copy_bytes_per_s" in environment
-        ]
-        return max((r for r in found if isinstance(r, float) and 0 < r < float("inf")), default=None)
+    def ceilings(self) -> Mapping[str, Ceilings]:
+        """What the machine was measured to reach, by device."""
+        return read_ceilings(self.header.get("workers"))
 
     @classmethod
     def load(cls, folder: Path | str) -> Run:

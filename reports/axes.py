@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["AXIS_UNITS", "legend", "limits", "measured_ticks", "scale", "stacked"]
+__all__ = ["AXIS_UNITS", "legend", "limits", "measured_ticks", "scale", "stacked", "with_room"]
 
 AXIS_UNITS: Mapping[Axis, str] = {
     "seq_len": "tokens",
@@ -29,6 +29,11 @@ AXIS_UNITS: Mapping[Axis, str] = {
 def limits(figure: Figure) -> tuple[float, float]:
     """The measured axis, with room at both ends."""
     values = [v for p in figure.points for v in (p.low, p.high, p.tolerance) if v is not None and v > 0]
+    return with_room([*values, *([figure.roof.product] if figure.roof else [])])
+
+
+def with_room(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of a log axis that shows these values."""
     low, high = min(values), max(values)
     room = max(1.15, (high / low) ** 0.06)
     return low / room, high * room
@@ -38,7 +43,7 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
     """Give the panels their common axes, logarithmic both ways, and the guide lines of O(N) and O(N^2)."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    xs = sorted({p.x for p in figure.points})
+    xs = sorted({int(p.x) for p in figure.points})
     low, high = limits(figure)
     first = drawn[0]
     first.set_xscale("log", base=2)
@@ -125,11 +130,14 @@ def legend(
         (n, {"color": looks[n].color, "marker": looks[n].marker, "markersize": 1.4 * size}) for n in backends
     ]
     second: list[tuple[str, dict[str, Any]]] = [(f, {"color": INK, "linestyle": dashes[f]}) for f in forms]
-    if figure.quantity == "agreement":
+    if figure.quantity in ("agreement", "speed"):
         second.append(("tolerance", {"color": MUTED, "linewidth": 1.1}))
         if any(p.wrong for p in figure.points):
             cross = {"color": INK, "marker": "x", "linestyle": "", "markersize": 1.9 * size}
             second.append(("wrong", cross))
+    elif figure.roof:
+        second.append(("copy", {"color": MUTED, "linewidth": 1.4}))
+        second.append(("product", {"color": MUTED, "linewidth": 1.4, "linestyle": "--"}))
     elif figure.guides:
         second.append(("O(N)", {"color": GRID, "linestyle": (0, (1, 1)), "linewidth": 2.2}))
         second.append(("O(N²)", {"color": GRID, "linewidth": 2.2}))

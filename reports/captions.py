@@ -12,6 +12,7 @@ from mtbench.results import Run
 from . import header
 from .figures import Figure
 from .format import clean, count, listing
+from .plan import AnyFigure
 from .settings import CLOCK_NAMES, Clock, samples
 from .sheets import Sheet
 
@@ -26,7 +27,7 @@ CLOCKS: Mapping[Clock, str] = {
 }
 
 
-def caption(figure: Figure, run: Run, sheet: Sheet) -> str:
+def caption(figure: AnyFigure, run: Run, sheet: Sheet) -> str:
     """The caption of a figure as a sheet shows it: what is drawn, the clock, n (samples and launches), dtype,
     mode, hardware and versions."""
     context = figure.context
@@ -35,9 +36,10 @@ def caption(figure: Figure, run: Run, sheet: Sheet) -> str:
         False: " The bars are the intervals.",
     }
     drawn = figure.caption
-    if figure.quantity == "latency":
+    if isinstance(figure, Figure) and figure.quantity == "latency":
         drawn += intervals[sheet.bands and figure.axis is not None]
-    guides = " Grey guides grow as O(N), dotted, and O(N²), solid." if figure.guides else ""
+    guided = isinstance(figure, Figure) and figure.guides
+    guides = " Grey guides grow as O(N), dotted, and O(N²), solid." if guided else ""
     lines = [
         f"{clean(figure.title)}.",
         f"{drawn}{guides} Panels: {listing([clean(panel.title, 40) for panel in figure.panels])}.",
@@ -83,26 +85,26 @@ def _command(run: Run) -> str:
     return " ".join(map(str, header.sequence(run.header.get("command")))) or "an unknown command"
 
 
-def _clock(figure: Figure) -> str:
+def _clock(figure: AnyFigure) -> str:
     if figure.clock is None:
         return "none, it is no time"
-    caches = _each(p.row.cache for p in figure.points)
+    caches = _each(row.cache for row in figure.rows)
     return f"{CLOCK_NAMES[figure.clock]}, {CLOCKS[figure.clock]}; cache: {caches or 'not recorded'}"
 
 
-def _n(figure: Figure) -> str:
-    points = figure.points
+def _n(figure: AnyFigure) -> str:
+    rows = figure.rows
     if figure.clock is not None:
-        found = [taken for p in points if (taken := samples(p.row, figure.clock)) is not None]
+        found = [taken for row in rows if (taken := samples(row, figure.clock)) is not None]
         launches = _range([len(taken.sizes) for taken in found], "launch", "launches")
         return f"{_range([len(taken.values) for taken in found], 'sample')} a point, in {launches}"
     if figure.quantity == "memory":
         # Of several launches a row keeps the first one's memory.
-        return f"one reading a point, in its first launch ({_each(p.row.memory_method for p in points)})"
-    launches = _range([max(1, p.row.launches) for p in points], "launch", "launches")
-    whole = all(p.row.compared.startswith("all") for p in points)
-    rows = "all rows" if whole else _each(p.row.compared for p in points)
-    return f"the worst of {launches} a point, of {rows or 'an unknown number of rows'} of its arrays"
+        return f"one reading a point, in its first launch ({_each(row.memory_method for row in rows)})"
+    launches = _range([max(1, row.launches) for row in rows], "launch", "launches")
+    whole = all(row.compared.startswith("all") for row in rows)
+    compared = "all rows" if whole else _each(row.compared for row in rows)
+    return f"the worst of {launches} a point, of {compared or 'an unknown number of rows'} of its arrays"
 
 
 def _range(numbers: list[int], noun: str, nouns: str | None = None) -> str:

@@ -17,8 +17,12 @@ import numpy as np
 from .axes import legend, limits, measured_ticks, scale, stacked
 from .figures import Figure, Panel, Point
 from .format import clean
+from .plan import AnyFigure
+from .scatter_drawing import scatter_panel, scatter_scale
 from .sheets import REPORT, Sheet
 from .style import INK, MUTED, PAPER, Dash, Look
+from .winner_drawing import draw_winners
+from .winners import WinnerMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +35,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def draw(
-    figure: Figure,
+    figure: AnyFigure,
     looks: Mapping[str, Look],
     dashes: Mapping[str, Dash],
     sheet: Sheet = REPORT,
@@ -47,7 +51,10 @@ def draw(
         mpl.rcdefaults()
         settings: Any = mpl.rcParams  # matplotlib's stubs list its keys, which differ from version to version
         settings.update(sheet.settings)
-        canvas = _compose(figure, looks, dashes, sheet)
+        if isinstance(figure, WinnerMap):
+            canvas = draw_winners(figure, looks, sheet)
+        else:
+            canvas = _compose(figure, looks, dashes, sheet)
         # savefig would lay out the figure again and draw it twice for each format, in twice the time.
         agg: Any = FigureCanvasAgg(canvas)
         if (layout := canvas.get_layout_engine()) is not None:
@@ -91,10 +98,10 @@ def _vector(canvas: Canvas, name: Format, title: str) -> bytes:
 def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Dash], sheet: Sheet) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
-    columns = min(sheet.columns if figure.axis else sheet.dot_columns, len(figure.panels))
+    columns = min(sheet.dot_columns if figure.dots else sheet.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     heights = [sheet.panel_height_in] * rows
-    if not figure.axis:
+    if figure.dots:
         lines = [len(panel.series) for panel in figure.panels]
         most = [max(lines[at : at + columns]) for at in range(0, len(lines), columns)]
         heights = [max(sheet.dot_least_in, sheet.dot_height_in * n + sheet.dot_margin_in) for n in most]
@@ -106,7 +113,7 @@ def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Das
         rows,
         columns,
         sharex=True,
-        sharey=bool(figure.axis),
+        sharey=not figure.dots,
         squeeze=False,
         gridspec_kw={"wspace": 0.03, "height_ratios": heights},
     )
@@ -115,13 +122,15 @@ def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Das
         ax.remove()
     for ax, panel in zip(axes, figure.panels, strict=False):
         ax.set_title(clean(panel.title, 40), loc="left")
-        if figure.axis:
-            _lines(ax, figure, panel, looks, dashes, sheet)
-        else:
+        if figure.dots:
             _dots(ax, panel, looks, sheet)
+        elif figure.x_unit:
+            scatter_panel(ax, figure, panel, looks, dashes, sheet)
+        else:
+            _lines(ax, figure, panel, looks, dashes, sheet)
     drawn = axes[: len(figure.panels)]
-    if figure.axis:
-        scale(drawn, figure, columns)
+    if not figure.dots:
+        (scatter_scale if figure.x_unit else scale)(drawn, figure, columns)
         if stacked(columns, len(drawn)):
             canvas.supylabel(figure.unit, fontsize=sheet.settings["axes.labelsize"])
         legend(canvas, figure, looks, dashes, sheet)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtbench.floor import floor_bytes, floor_ms
+from mtbench.floor import Ceilings, floor_bytes, floor_ms
 from mtbench.results import Measurement
 
 from .figures import Point, drawable, error_point, latency_point, memory_point
 from .format import clean
+from .roofline import least_ms
 from .settings import Names, Shape
 from .style import THEMED, Look, form_dashes
 from .work import operations, tokens
@@ -35,7 +36,7 @@ NAME_LENGTH = 40
 
 
 def explorer_data(
-    rows: Sequence[Measurement], looks: Mapping[str, Look], copy_bytes_per_s: float | None
+    rows: Sequence[Measurement], looks: Mapping[str, Look], ceilings: Mapping[str, Ceilings]
 ) -> dict[str, Any]:
     """For JSON. ``dims`` has what can be chosen, each with its values and every row's place among them;
     ``points`` what can be drawn, as [value, low, high] or null; ``work`` what rates are made of."""
@@ -55,7 +56,8 @@ def explorer_data(
             "tokens": [tokens(row.case) for row in rows],
             "operations": [_short(operations(row.case)) for row in rows],
             "bytes": [floor_bytes(row.case) for row in rows],
-            "floor": [_short(floor_ms(row.case, copy_bytes_per_s)) for row in rows],
+            "floor": [_short(floor_ms(row.case, ceilings)) for row in rows],
+            "roofline": [_short((least_ms(row.case, ceilings) or (None,))[0]) for row in rows],
         },
         "wrong": [at for at, row in enumerate(rows) if row.status == "wrong"],
         "tolerance": [_short(row.tolerance) for row in rows],

@@ -9,12 +9,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtbench.floor import floor_ms
+from mtbench.floor import NOT_MEASURED, Ceilings, floor_bytes, floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
 from mtbench.spec import Case
 
 from .header import mapping
+from .roofline import least_ms, roofline_share
+from .work import operations
 
 __all__ = ["column_names", "csv_text", "flat_row", "measurements_csv", "pytest_benchmark_json"]
 
@@ -23,7 +25,7 @@ PYTEST_BENCHMARK_SCHEMA = "5.1.0"
 ARRAYS = ("o", "dq", "dk", "dv")
 
 
-def flat_row(row: Measurement, copy_bytes_per_s: float | None = None) -> dict[str, Any]:
+def flat_row(row: Measurement, ceilings: Mapping[str, Ceilings] = NOT_MEASURED) -> dict[str, Any]:
     """One row without nesting; a column's unit is in its name, and every row has the same columns."""
     nested = row.to_row()
     agreement, config = nested.pop("agreement"), nested.pop("config")
@@ -32,7 +34,7 @@ def flat_row(row: Measurement, copy_bytes_per_s: float | None = None) -> dict[st
         if key in ("wall_ms", "device_ms", "span_ms"):
             flat |= _flat_samples(key, getattr(row, key))
             if key == "device_ms":
-                flat["floor_ms"] = floor_ms(row.case, copy_bytes_per_s)
+                flat |= _flat_floors(row, ceilings)
         elif key == "flags":
             flat[key] = " ".join(value)
         elif key == "lengths":
@@ -48,6 +50,17 @@ def flat_row(row: Measurement, copy_bytes_per_s: float | None = None) -> dict[st
             flat[f"{part}_{array}"] = agreement.get(array, {}).get(part)
     flat["config"] = json.dumps(config, default=str, sort_keys=True) if config else ""
     return flat
+
+
+def _flat_floors(row: Measurement, ceilings: Mapping[str, Ceilings]) -> dict[str, float | int | None]:
+    least, share = least_ms(row.case, ceilings), roofline_share(row, ceilings)
+    return {
+        "floor_ms": floor_ms(row.case, ceilings),
+        "floor_bytes": floor_bytes(row.case),
+        "operations_count": operations(row.case),
+        "roofline_ms": None if least is None else least[0],
+        "roofline_share": None if share is None else share.value,
+    }
 
 
 def _flat_samples(name: str, found: Samples | None) -> dict[str, float | int | None]:
@@ -66,7 +79,8 @@ def _flat_samples(name: str, found: Samples | None) -> dict[str, float | int | N
 
 def measurements_csv(run: Run) -> str:
     """measurements.csv: a line a row, as `csv_text` writes it."""
-    rows = [flat_row(row, run.copy_bytes_per_s) for row in run]
+    ceilings = run.ceilings
+    rows = [flat_row(row, ceilings) for row in run]
     return csv_text(list(rows[0]) if rows else column_names(), rows)
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtbench.errors import BadInput, nearest
+from mtbench.floor import NOT_MEASURED, Ceilings
 from mtbench.results import Run
 
 from .captions import caption
 from .disk import write_whole
 from .drawing import FORMATS, Format, draw
 from .exports import csv_text, flat_row
-from .figures import Figure, plan_figures
+from .figures import Quantity
+from .plan import AnyFigure, plan_figures
+from .settings import Clock
 from .sheets import STYLES, StyleName, sheet
 from .style import backend_looks, form_dashes
+from .verdict import Race
+from .winners import WinnerMap
 
 __all__ = ["figure_csv", "write_figures"]
 
@@ -27,23 +32,43 @@ CASE = (
 )
 
 
-def figure_csv(figure: Figure) -> str:
-    """The figure's points: the panel, the case, and what is drawn, a unit in each column's name."""
-    if figure.clock is not None:
-        parts = "median ci_low ci_high samples_count launches_count outliers_count".split()
-        drawn = [f"{figure.clock}_ms_{part}" for part in parts]
-    else:
-        drawn = {
-            "memory": ["peak_memory_bytes", "memory_method"],
-            "agreement": ["relative_error", "tolerance", "compared"],
-        }[figure.quantity]
-    names = ["panel", *CASE, *drawn]
+PARTS = ("median", "ci_low", "ci_high", "samples_count", "launches_count", "outliers_count")
+"""Of a clock's columns, those that a figure is drawn from."""
+DRAWN: Mapping[Quantity, tuple[str, ...]] = {
+    "memory": ("peak_memory_bytes", "memory_method"),
+    "agreement": ("relative_error", "tolerance", "compared"),
+    "speed": ("relative_error", "tolerance", "compared"),
+    "roofline": ("operations_count", "floor_bytes", "roofline_ms", "roofline_share"),
+}
+LEAD = ("next_backend", "next_form", "next_attention", "ratio_to_next", "sure")
+
+
+def figure_csv(figure: AnyFigure, ceilings: Mapping[str, Ceilings] = NOT_MEASURED) -> str:
+    """The figure's points: the panel, the case, and what is drawn, a unit in each column's name. Of a map of
+    winners the winner of each cell, and its lead."""
+    names = ["panel", *CASE, *DRAWN.get(figure.quantity, ()), *_timed(figure.clock)]
     rows = []
-    for panel in figure.panels:
-        for point in (p for series in panel.series for p in series.points):
-            row = {"panel": panel.title, **flat_row(point.row)}
+    if isinstance(figure, WinnerMap):
+        names += LEAD
+        for panel, race in figure.races:
+            row = {"panel": panel.title, **flat_row(race.winner.row, ceilings), **_lead(race)}
+            rows.append({name: row[name] for name in names})
+        return csv_text(names, rows)
+    for part in figure.panels:
+        for point in (p for series in part.series for p in series.points):
+            row = {"panel": part.title, **flat_row(point.row, ceilings)}
             rows.append({name: row[name] for name in names})
     return csv_text(names, rows)
+
+
+def _timed(clock: Clock | None) -> list[str]:
+    return [] if clock is None else [f"{clock}_ms_{part}" for part in PARTS]
+
+
+def _lead(race: Race) -> dict[str, Any]:
+    then = race.next
+    values = (None,) * 3 if then is None else (then.backend, then.form, then.attention)
+    return dict(zip(LEAD, (*values, race.ratio, race.sure), strict=True))
 
 
 def write_figures(
@@ -65,7 +90,8 @@ def write_figures(
     target = sheet(_style(style), _columns(columns))
     run = Run.load(folder)
     rows = list(run)
-    figures = plan_figures(rows)
+    ceilings = run.ceilings
+    figures = plan_figures(rows, ceilings)
     if not figures:
         raise BadInput(f"{run.folder} has no row with a time, a memory or an error: there is nothing to draw")
     looks, dashes = backend_looks(row.backend for row in rows), form_dashes(row.form for row in rows)
@@ -76,7 +102,7 @@ def write_figures(
         for figure in figures:
             files: list[tuple[str, bytes]] = [
                 *draw(figure, looks, dashes, target, wanted).items(),
-                ("csv", figure_csv(figure).encode("utf-8", "replace")),
+                ("csv", figure_csv(figure, ceilings).encode("utf-8", "replace")),
                 ("txt", caption(figure, run, target).encode("utf-8", "replace")),
             ]
             for ending, data in files:

@@ -1,13 +1,14 @@
-"""Which figures a run gives, and what is in each: data alone, drawn by `drawing`."""
+"""What is in a figure, data alone; and the figures of one value against a swept size. `plan` says which a run
+gives, `drawing` draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from mtbench.results import Measurement
-from mtbench.spec import ATTENTIONS
+from mtbench.spec import ATTENTIONS, Case
 
 from .format import count, duration, listing
 from .settings import CLOCK_NAMES, Clock, Context, Names, Shape, clocks, samples
@@ -18,17 +19,23 @@ __all__ = [
     "Figure",
     "Panel",
     "Point",
+    "Quantity",
+    "Roof",
     "Series",
     "drawable",
     "error_point",
+    "gathered",
     "latency_point",
+    "line_figures",
     "memory_point",
-    "plan_figures",
+    "named",
+    "not_drawn",
+    "titled",
 ]
 
-Quantity = Literal["latency", "memory", "agreement"]
+Quantity = Literal["winners", "latency", "memory", "agreement", "speed", "roofline"]
 Axis = Literal["seq_len", "batch", "head_dim", "heads"]
-FILE_PREFIXES: tuple[Quantity, ...] = ("latency", "memory", "agreement")
+FILE_PREFIXES: tuple[Quantity, ...] = get_args(Quantity)
 Value = Callable[[Measurement], "Point | None"]
 
 
@@ -41,8 +48,8 @@ class Point:
     low: float
     """The interval's lower end; y where there is no interval."""
     high: float
-    x: int = 0
-    """The swept size."""
+    x: float = 0
+    """The swept size, or what `Figure.x_unit` says."""
     wrong: bool = False
     tolerance: float | None = None
 
@@ -65,6 +72,15 @@ class Panel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Roof:
+    """The machine's measured ceilings, in the unit of a figure's measured axis."""
+
+    copy: float
+    """For each FLOP/byte: the rate of a copy bounds what lies left of the ridge."""
+    product: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """One figure; at least one panel, no empty one."""
 
@@ -82,71 +98,33 @@ class Figure:
     alt: str
     context: Context
     panels: tuple[Panel, ...]
+    x_unit: str = ""
+    """The label of the other axis where that is measured, too."""
+    roof: Roof | None = None
+
+    @property
+    def dots(self) -> bool:
+        """Whether each backend and form has a dot on a line of its own: nothing lies on the other axis."""
+        return self.axis is None and not self.x_unit
 
     @property
     def guides(self) -> bool:
         """Whether lines that grow as O(N) and O(N^2) are drawn for the eye."""
-        return self.axis == "seq_len" and self.quantity != "agreement"
+        return self.axis == "seq_len" and self.quantity in ("latency", "memory")
 
     @property
     def points(self) -> list[Point]:
         """All of them."""
         return [point for panel in self.panels for series in panel.series for point in series.points]
 
-
-def plan_figures(rows: Sequence[Measurement]) -> list[Figure]:
-    """The figures of a run, each context's together, the sweeps over seq_len first."""
-    names = Names(rows)
-    tried = list({r.id: r for r in rows if r.status not in ("unsupported", "unavailable")}.values())
-    figures: list[Figure] = []
-    taken: set[str] = set()
-    for axis, members in _sweeps(tried):
-        for figure in _figures(axis, members, names):
-            number = 2
-            unique = figure.name
-            while unique in taken:
-                unique, number = f"{figure.name}-{number}", number + 1
-            taken.add(unique)
-            figures.append(replace(figure, name=unique))
-    return sorted(figures, key=lambda f: f.context.key)
+    @property
+    def rows(self) -> list[Measurement]:
+        """Those that are drawn."""
+        return [point.row for point in self.points]
 
 
-def _sweeps(rows: Sequence[Measurement]) -> list[tuple[Axis | None, list[Measurement]]]:
-    """The rows in groups that differ in one size: every setting with several lengths; around settings of one
-    length the sweeps of batch, head_dim and heads; and alone what no sweep covers.
-    """
-    found: list[tuple[Axis | None, list[Measurement]]] = []
-    settings = _grouped(rows, "seq_len")
-    lone = [g for g in settings if len(_values(g, "seq_len")) == 1]
-    found += [("seq_len", g) for g in settings if len(_values(g, "seq_len")) > 1]
-    lone_ids = {row.id for group in lone for row in group}
-    covered: set[str] = set()
-    axes: tuple[Axis, ...] = ("batch", "head_dim", "heads")
-    for axis in axes:
-        for group in _grouped(rows, axis):
-            ids = {row.id for row in group}
-            if len(_values(group, axis)) > 1 and ids & lone_ids:
-                found.append((axis, group))
-                covered |= ids
-    found += [(None, group) for group in lone if not {row.id for row in group} & covered]
-    return found
-
-
-def _values(rows: Iterable[Measurement], axis: Axis) -> set[int]:
-    return {getattr(row.case, axis) for row in rows}
-
-
-def _grouped(rows: Iterable[Measurement], axis: Axis) -> list[list[Measurement]]:
-    """Rows that are equal in everything but the axis (and the attention, backend and form)."""
-    groups: dict[tuple[object, ...], list[Measurement]] = {}
-    for row in rows:
-        sizes = {"seq_len": row.case.seq_len, **Shape.of(row.case).__dict__}
-        del sizes[axis]
-        groups.setdefault((Context.of(row.case), *sizes.items()), []).append(row)
-    return sorted(groups.values(), key=lambda g: min((Shape.of(r.case).key, r.case.seq_len) for r in g))
-
-
-def _figures(axis: Axis | None, rows: list[Measurement], names: Names) -> Iterable[Figure]:
+def line_figures(axis: Axis | None, rows: list[Measurement], names: Names) -> Iterable[Figure]:
+    """Latency, memory and agreement of rows that differ in one size."""
     for clock in clocks(rows):
         by = CLOCK_NAMES[clock]
         yield from _figure("latency", axis, rows, names, f"Latency, {by} (ms)", latency_point(clock), clock)
@@ -196,64 +174,85 @@ def _figure(
     value: Value,
     clock: Clock | None = None,
 ) -> Iterable[Figure]:
-    drawn: dict[str, dict[tuple[str, str], list[Point]]] = {}
-    absent = 0
-    ordered = sorted(rows, key=lambda r: (ATTENTIONS.index(r.case.spec.kind), r.case.spec.beta, r.id))
-    for row in ordered:
-        found = value(row)
-        if found is None:
-            continue
-        point = replace(found, x=getattr(row.case, axis or "seq_len"))
-        if not all(map(drawable, (point.x, point.y, point.low, point.high))):
-            absent += 1
-            continue
-        panel = drawn.setdefault(names(row.case.spec), {})
-        panel.setdefault((row.backend, row.form), []).append(point)
-    if not drawn:
+    panels, absent = gathered(rows, names, value, lambda point: getattr(point.row.case, axis or "seq_len"))
+    if not panels:
         return
-    panels = tuple(
-        Panel(
-            title=title,
-            series=tuple(
-                Series(backend=b, form=f, points=tuple(sorted(points, key=lambda p: p.x)))
-                for (b, f), points in sorted(lines.items())
-            ),
-        )
-        for title, lines in drawn.items()
-    )
-    xs = sorted({p.x for panel in panels for series in panel.series for p in series.points})
+    xs = sorted({int(p.x) for panel in panels for series in panel.series for p in series.points})
     if len(xs) == 1:
         axis = None  # one size was left: a line through one dot shows nothing
-    context, shape, seq_len = Context.of(rows[0].case), Shape.of(rows[0].case), rows[0].case.seq_len
-    what = {"latency": "Latency", "memory": "Peak memory", "agreement": "Numerical agreement"}[quantity]
-    fixed = shape.label(without=axis)
-    at = "" if axis == "seq_len" else f", seq_len {seq_len if axis else xs[0]}"
-    name = "-".join(
-        [quantity, *([clock] if context.device == "cuda" and clock else []), axis or "one-size", context.slug]
-        + [shape.slug if axis is None else _slug_without(shape, axis)]
-        + ([] if axis == "seq_len" else [f"n{seq_len if axis else xs[0]}"])
-    )
+    seq_len = rows[0].case.seq_len if axis else xs[0]
     caption = {
         "latency": f"Median and its 95% interval, {CLOCK_NAMES[clock or 'wall']}.",
         "memory": "Peak memory of one call, beyond what was in use before it.",
         "agreement": "Relative error against float64, of the array nearest to its tolerance or furthest "
         "beyond it; the grey lines are the tolerances. A cross marks a wrong row.",
     }[quantity]
-    if absent:
-        left_out = "is zero or not finite, which a log axis cannot show"
-        caption += f" Not drawn: {count(absent, 'row')} whose value {left_out}."
+    what = {"latency": "Latency", "memory": "Peak memory", "agreement": "Numerical agreement"}[quantity]
     yield Figure(
-        name=name,
+        name=named(quantity, axis, rows[0].case, seq_len, clock),
         quantity=quantity,
         axis=axis,
         unit=unit,
         clock=clock,
-        title=f"{what}{f' against {axis}' if axis else ''}: {context.label}; {fixed}{at}",
-        caption=caption,
+        title=titled(f"{what}{f' against {axis}' if axis else ''}", axis, rows[0].case, seq_len),
+        caption=caption + not_drawn(absent),
         alt=_alt(unit, axis, xs, panels, quantity),
-        context=context,
+        context=Context.of(rows[0].case),
         panels=panels,
     )
+
+
+def gathered(
+    rows: Iterable[Measurement], names: Names, value: Value, x: Callable[[Point], float]
+) -> tuple[tuple[Panel, ...], int]:
+    """The panels, a series a backend and form, and how many rows a log axis cannot show."""
+    drawn: dict[str, dict[tuple[str, str], list[Point]]] = {}
+    absent = 0
+    for row in sorted(rows, key=lambda r: (ATTENTIONS.index(r.case.spec.kind), r.case.spec.beta, r.id)):
+        found = value(row)
+        if found is None:
+            continue
+        point = replace(found, x=x(found))
+        if not all(map(drawable, (point.x, point.y, point.low, point.high))):
+            absent += 1
+            continue
+        panel = drawn.setdefault(names(row.case.spec), {})
+        panel.setdefault((row.backend, row.form), []).append(point)
+    panels = tuple(
+        Panel(
+            title=title,
+            series=tuple(
+                Series(backend=b, form=f, points=tuple(sorted(points, key=lambda p: (p.x, p.y))))
+                for (b, f), points in sorted(lines.items())
+            ),
+        )
+        for title, lines in drawn.items()
+    )
+    return panels, absent
+
+
+def not_drawn(absent: int) -> str:
+    """What a caption says of rows that a log axis cannot show."""
+    if not absent:
+        return ""
+    left_out = "is zero or not finite, which a log axis cannot show"
+    return f" Not drawn: {count(absent, 'row')} whose value {left_out}."
+
+
+def named(quantity: Quantity, axis: Axis | None, case: Case, seq_len: int, clock: Clock | None) -> str:
+    """A figure's file: what it shows, the context, and the sizes that are not swept."""
+    context, shape = Context.of(case), Shape.of(case)
+    return "-".join(
+        [quantity, *([clock] if context.device == "cuda" and clock else []), axis or "one-size", context.slug]
+        + [shape.slug if axis is None else _slug_without(shape, axis)]
+        + ([] if axis == "seq_len" else [f"n{seq_len}"])
+    )
+
+
+def titled(what: str, axis: Axis | None, case: Case, seq_len: int) -> str:
+    """What it shows, the context, and the sizes that are not swept."""
+    at = "" if axis == "seq_len" else f", seq_len {seq_len}"
+    return f"{what}: {Context.of(case).label}; {Shape.of(case).label(without=axis)}{at}"
 
 
 def _slug_without(shape: Shape, axis: Axis) -> str:

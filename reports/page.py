@@ -11,26 +11,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mtbench.results import FAILURES, STATUSES, Measurement, Run
+from mtbench.results import FAILURES, STATUSES, Run
 from mtbench.spec import ATTENTIONS
 
 from . import format as fmt
 from . import header, missing, sentences
+from .articles import articles
 from .details import row_details
 from .disk import write_whole
 from .drawing import draw
 from .embed import as_json, packed, plotly_js, script_hash
 from .explorer import explorer_data
 from .exports import measurements_csv, pytest_benchmark_json
-from .figures import FILE_PREFIXES, Figure, plan_figures
+from .figures import FILE_PREFIXES
+from .plan import AnyFigure, plan_figures
+from .roofline import missing_ceilings
 from .settings import CLOCK_NAMES
 from .style import THEMED, Look, backend_looks, form_dashes
 from .svg import inline_svg
 from .table import Table, all_rows, in_order, shown_value
-from .verdict import Verdict, judge
+from .winners import WinnerMap
 
 __all__ = ["write_report"]
 
+Drawn = tuple[AnyFigure, str]
+"""A figure and its SVG."""
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("unpack.js", "rows.js", "explorer.js")
 MAX_IN_PAGE = 400
@@ -52,21 +57,22 @@ def write_report(folder: Path) -> Path:
     write_whole(folder / "pytest-benchmark.json", pytest_benchmark_json(run).encode())
     rows = list(run)
     looks = backend_looks(row.backend for row in rows)
-    drawn = _write_figures(folder / "figures", rows, looks)
+    drawn = _write_figures(folder / "figures", run, looks)
     page = folder / "report.html"
     write_whole(page, render(run, drawn, looks).encode("utf-8", "replace"))
     return page
 
 
-def _write_figures(folder: Path, rows: list[Measurement], looks: dict[str, Look]) -> list[tuple[Figure, str]]:
+def _write_figures(folder: Path, run: Run, looks: dict[str, Look]) -> list[Drawn]:
     """Draw every figure into the folder, which loses those of an earlier report."""
+    rows = list(run)
     dashes = form_dashes(row.form for row in rows)
     folder.mkdir(exist_ok=True)
     for prefix in FILE_PREFIXES:
         for old in (*folder.glob(f"{prefix}-*.svg"), *folder.glob(f"{prefix}-*.png")):
             old.unlink()
     drawn = []
-    for figure in plan_figures(rows):
+    for figure in plan_figures(rows, run.ceilings):
         files = draw(figure, looks, dashes)
         for ending, data in files.items():
             write_whole(folder / f"{figure.name}.{ending}", data)
@@ -74,7 +80,7 @@ def _write_figures(folder: Path, rows: list[Measurement], looks: dict[str, Look]
     return drawn
 
 
-def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) -> str:
+def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
     """The page's text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -92,7 +98,7 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
     )
     environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES, shown_value=shown_value)
     rows = list(run)
-    ordered, table = in_order(rows), all_rows(rows, run.copy_bytes_per_s)
+    ordered, table = in_order(rows), all_rows(rows, run.ceilings)
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     library = plotly_js()
     # Generated here or shipped with mtbench, so safe as it is: the style, the scripts, matplotlib's SVG, and
@@ -102,14 +108,17 @@ def render(run: Run, drawn: list[tuple[Figure, str]], looks: dict[str, Look]) ->
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         script_hashes=[script_hash(script) for script in (*scripts, library)],
         library=Markup(packed(library)),  # noqa: S704
-        explorer=Markup(as_json(explorer_data(ordered, looks, run.copy_bytes_per_s))),  # noqa: S704
+        explorer=Markup(as_json(explorer_data(ordered, looks, run.ceilings))),  # noqa: S704
         details=Markup(packed(as_json(row_details(run, ordered)))),  # noqa: S704
         **_headline(run),
-        verdicts=_verdicts(judge(rows)),
-        figures=[
-            (context, [_shown_figure(n, f, svg) for n, f, svg in members])
-            for context, members in _by_context(drawn)
-        ],
+        verdicts=articles(rows),
+        maps={
+            (figure.context, figure.clock): _shown_figure(number, figure, svg)
+            for number, (figure, svg) in enumerate(drawn, start=1)
+            if isinstance(figure, WinnerMap)
+        },
+        figures=_by_context(drawn),
+        no_roofline=missing_ceilings(rows, run.ceilings),
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
         not_timed=missing.not_timed(rows),
         untimed=missing.untimed(rows),
@@ -168,39 +177,16 @@ def _not_measured(run: Run) -> list[str]:
     return [row for row in dict.fromkeys(header.planned(run)) if row not in found]
 
 
-def _verdicts(verdicts: list[Verdict]) -> list[dict[str, Any]]:
-    """The verdicts of one context and clock together: which are told in words, which have a sweep to cross
-    over in, and which have one length only.
-    """
-    groups: dict[tuple[object, ...], list[Verdict]] = {}
-    for verdict in verdicts:
-        groups.setdefault((verdict.context, verdict.clock), []).append(verdict)
-    shown = []
-    for members in groups.values():
-        swept = [v for v in members if len(v.lengths) > 1]
-        compared = [v for v in members if any(c.compared for c in v.crossovers)]
-        shown.append(
-            {
-                "first": members[0],
-                "members": members,
-                "worded": swept or members[:1],
-                "attentions": list(dict.fromkeys(a for v in members for a in v.attentions)),
-                "crossed": [v for v in compared if v in swept],
-                "single": [v for v in compared if v not in swept],
-                "left_out": [v for v in members if v.left_out],
-            }
-        )
-    return shown
-
-
-def _by_context(drawn: list[tuple[Figure, str]]) -> list[tuple[str, list[tuple[int, Figure, str]]]]:
-    groups: dict[str, list[tuple[int, Figure, str]]] = {}
+def _by_context(drawn: list[Drawn]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The figures below the verdict, which has the maps of winners."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for number, (figure, svg) in enumerate(drawn, start=1):
-        groups.setdefault(figure.context.label, []).append((number, figure, svg))
+        if not isinstance(figure, WinnerMap):
+            groups.setdefault(figure.context.label, []).append(_shown_figure(number, figure, svg))
     return list(groups.items())
 
 
-def _shown_figure(number: int, figure: Figure, svg: str) -> dict[str, Any]:
+def _shown_figure(number: int, figure: AnyFigure, svg: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     inline = inline_svg(svg, prefix=f"f{number}", title=fmt.clean(figure.alt))

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from .format import clean, listing, ratio, spread
+from .crossing import tokens_shown
+from .digits import fixed
+from .format import clean, listing, number, ratio, spread
+from .growth import Growth, order
+from .payback import Payback
 from .verdict import Crossover, Race, Span, Verdict, spans
 
-__all__ = ["advantage", "capital", "crossing", "crossing_sentences", "overall", "reach", "winners"]
+__all__ = [
+    "advantage",
+    "capital",
+    "crossing",
+    "crossing_sentences",
+    "equal",
+    "growth",
+    "overall",
+    "payback",
+    "reach",
+    "used",
+    "winners",
+]
 
 
 def reach(lengths: Sequence[int]) -> str:
@@ -102,6 +119,53 @@ def crossing(found: Crossover, lengths: Sequence[int]) -> str:
     return text + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
+def equal(found: Crossover) -> str:
+    """At which length the two take equally long, where it lies between two compared ones.
+
+    For instance ``equally fast at about 780 (740 to 820)``; else nothing.
+    """
+    if found.equal is None or not found.equal.within:
+        return ""
+    return f"equally fast at about {tokens_shown(found.equal, found.compared)}"
+
+
+def growth(found: Growth) -> str:
+    """How a form grows, as measured.
+
+    For instance ``N^1.02 (0.99 to 1.05): O(N)``; an interval that is narrower than two digits has none.
+    """
+    slope = found.slope
+    if slope is None:
+        return "too few lengths are long enough"
+    low, high = fixed(slope.low, 2), fixed(slope.high, 2)
+    interval = f" ({low} to {high})" if low != high else ""
+    return f"N^{fixed(slope.exponent, 2)}{interval}: {order(slope.exponent)}"
+
+
+def used(found: Growth) -> str:
+    """Which lengths the exponent is of, and which are too short for it."""
+    short = f", without {_lengths(found.left_out)}" if found.left_out else ""
+    return f"of {_lengths(found.used)}{short}"
+
+
+def _lengths(lengths: Sequence[int], most: int = 5) -> str:
+    """Each of a few, else how many and their range."""
+    return listing(lengths) if len(lengths) <= most else f"{len(lengths)} lengths, {reach(lengths)}"
+
+
+def payback(found: Payback) -> str:
+    """After how many calls compiling has paid, or that it never does.
+
+    For instance ``after 340 calls (320 to 350)``.
+    """
+    if not found.pays:
+        return "never: it is not faster"
+    # Two digits: the seconds of compiling were measured once.
+    times = (found.calls, found.low, found.high)
+    calls, low, high = (number(v, 2) if v < math.inf else "never" for v in times)
+    return f"after {calls} calls{f' ({low} to {high})' if low != high else ''}"
+
+
 def advantage(found: Crossover) -> str:
     """How the attention stands against softmax at the largest length compared."""
     by, doubt = found.ratios[-1], " (unsure)" if found.compared[-1] in found.unsure else ""
@@ -123,7 +187,9 @@ def crossing_sentences(verdict: Verdict) -> list[str]:
         places: dict[str, list[str]] = {}
         for found in verdict.crossovers:
             if found.attention == attention and found.backend is not None:
-                places.setdefault(crossing(found, verdict.lengths), []).append(_brief(found.backend))
+                place = crossing(found, verdict.lengths)
+                place += f", {at}" if (at := equal(found)) else ""
+                places.setdefault(place, []).append(_brief(found.backend))
         where = "; ".join(f"on {listing(names)} {place}" for place, names in places.items())
         sentences.append(f"{capital(attention)} beats softmax: {where}")
     return sentences

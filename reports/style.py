@@ -52,7 +52,7 @@ _DASHES: Mapping[str, Dash] = {
     "sdpa": (0, (7, 1.5, 1.2, 1.5)),
     "fused": (0, (4, 1, 1, 1, 1, 1)),
     "xla": (0, (2.4, 2)),
-    "flex": (0, (7, 1.5, 3, 1.5)),
+    "flex": (0, (3, 1, 3, 4)),
     "cudnn": (0, (1, 3)),
 }
 _MORE_DASHES: tuple[Dash, ...] = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtbench.floor import floor_ms
+from mtbench.floor import NOT_MEASURED, Ceilings, floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS
 
-from .format import clean, duration, error, interval, memory, seconds
+from .format import clean, duration, error, interval, memory, number, seconds
+from .roofline import roofline_share
 from .settings import Context, Names
 
 __all__ = ["Cell", "Column", "Table", "all_rows", "in_order", "shown_value"]
@@ -24,6 +25,7 @@ MEASURED = {
         "wall",
         "device time",
         "over the floor",
+        "of the roofline",
         "span",
         "peak memory",
         "static estimate",
@@ -123,12 +125,21 @@ def _why(row: Measurement) -> str:
     return "; ".join(dict.fromkeys(part for part in parts if part))
 
 
-def _over_floor(row: Measurement, rate: float | None) -> Cell:
-    floor = floor_ms(row.case, rate)
+def _over_floor(row: Measurement, ceilings: Mapping[str, Ceilings]) -> Cell:
+    floor = floor_ms(row.case, ceilings)
     if floor is None or row.device_ms is None:
         return Cell(text="")
     ratio = row.device_ms.median / floor
     return Cell(text=f"{ratio:.2f}×", value=ratio, note=f"floor {duration(floor)}")
+
+
+def _of_roofline(row: Measurement, ceilings: Mapping[str, Ceilings]) -> Cell:
+    share = roofline_share(row, ceilings)
+    if share is None:
+        return Cell(text="")
+    percent = 100 * share.value
+    note = f"least {duration(share.least_ms)}, by the {share.bound}"
+    return Cell(text=f"{number(percent, 2)}%", value=percent, note=note)
 
 
 def in_order(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -137,9 +148,9 @@ def in_order(rows: Sequence[Measurement]) -> list[Measurement]:
     return sorted(rows, key=lambda m: (Context.of(m.case).key, *_by(m, names)))
 
 
-def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None) -> Table:
-    """The table, ordered by attention, sizes, backend and form. With the rate of a copy the device time is
-    also shown as a multiple of the least that memory allows."""
+def all_rows(rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT_MEASURED) -> Table:
+    """The table, ordered by attention, sizes, backend and form. With the machine's ceilings the device time
+    is also shown as a multiple of the least that memory allows, and a time by its share of the roofline."""
     names = Names(rows)
     sizes = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed")
 
@@ -172,7 +183,16 @@ def all_rows(rows: Sequence[Measurement], copy_bytes_per_s: float | None = None)
                 numeric=True,
                 hint="device time over that of reading q, k, v and writing o once, at the rate of a copy",
             ),
-            lambda m: _over_floor(m, copy_bytes_per_s),
+            lambda m: _over_floor(m, ceilings),
+        ),
+        (
+            Column(
+                title="of the roofline",
+                numeric=True,
+                hint="the least time that the measured copy and product allow, over the time",
+                unit="%",
+            ),
+            lambda m: _of_roofline(m, ceilings),
         ),
         (
             Column(title="span", numeric=True, hint="first kernel's start to last kernel's end", unit="ms"),

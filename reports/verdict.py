@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,6 +15,7 @@ from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS, AttentionSpec
 
+from .crossing import Contest, Equal, equal_length
 from .settings import Clock, Context, Names, Shape, clocks, samples
 
 __all__ = ["Contender", "Crossover", "Race", "Span", "Verdict", "judge", "spans"]
@@ -33,6 +35,7 @@ class Contender:
     backend: str
     form: str
     samples: Samples
+    row: Measurement = field(repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -118,8 +121,15 @@ class Crossover:
     unsure: tuple[int, ...]
     """The lengths that decide and whose intervals overlap: from the last slower one before `start` on, or any
     where there is no start."""
+    contests: tuple[Contest, ...]
+    """All forms of both at each compared length."""
     missing: tuple[int, ...]
     """Swept lengths that were not compared, above `start` (or anywhere, where there is none)."""
+
+    @functools.cached_property
+    def equal(self) -> Equal | None:
+        """Where the two take equally long; None where fewer than two lengths were compared."""
+        return equal_length(self.contests)
 
     @property
     def holds_on(self) -> bool:
@@ -186,7 +196,12 @@ def _judge_setting(
         spec = row.case.spec
         specs.add(spec)
         contender = Contender(
-            attention=name(spec), kind=spec.kind, backend=row.backend, form=row.form, samples=found
+            attention=name(spec),
+            kind=spec.kind,
+            backend=row.backend,
+            form=row.form,
+            samples=found,
+            row=row,
         )
         entries.setdefault(row.case.seq_len, []).append(contender)
     lengths = tuple(sorted({row.case.seq_len for row in rows}))
@@ -226,12 +241,20 @@ def _crossover(
     entries: dict[int, list[Contender]], lengths: tuple[int, ...], backend: str | None, attention: str
 ) -> Crossover:
     pairs: dict[int, tuple[Contender, Contender]] = {}
+    contests = []
     for seq_len in lengths:
         here = [c for c in entries.get(seq_len, ()) if backend in (None, c.backend)]
-        softmax = min((c for c in here if c.kind == "softmax"), key=lambda c: c.key, default=None)
-        other = min((c for c in here if c.attention == attention), key=lambda c: c.key, default=None)
+        softmax = sorted((c for c in here if c.kind == "softmax"), key=lambda c: c.key)
+        other = sorted((c for c in here if c.attention == attention), key=lambda c: c.key)
         if softmax and other:
-            pairs[seq_len] = (softmax, other)
+            pairs[seq_len] = (softmax[0], other[0])
+            contests.append(
+                Contest(
+                    seq_len=seq_len,
+                    softmax=tuple(c.samples for c in softmax),
+                    other=tuple(c.samples for c in other),
+                )
+            )
     compared = tuple(pairs)
     faster = tuple(n for n, (softmax, other) in pairs.items() if other.median < softmax.median)
     start, before = None, None
@@ -249,5 +272,6 @@ def _crossover(
         start=start,
         ratios=tuple(softmax.median / other.median for softmax, other in pairs.values()),
         unsure=tuple(n for n in deciding if not pairs[n][0].surely_differs(pairs[n][1])),
+        contests=tuple(contests),
         missing=tuple(n for n in lengths if n not in pairs and (start is None or n > start)),
     )

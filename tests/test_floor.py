@@ -11,7 +11,7 @@ import pytest
 
 from mtbench import AttentionSpec, Case, FunctionBackend
 from mtbench.backend import Partial
-from mtbench.floor import floor_bytes, floor_ms
+from mtbench.floor import Ceilings, floor_bytes, floor_ms, read_ceilings
 from mtbench.frameworks import load_framework
 from mtbench.measure.clocks import Sampling
 from mtbench.measure.statistics import Samples
@@ -28,17 +28,40 @@ def test_the_floor_counts_every_tensor_once() -> None:
     both = case.replace(mode="forward_backward")
     # forward as before; backward reads q, k, v, o, do and writes dq, dk, dv
     assert floor_bytes(both) == 2 * ((q + k + v + o) + (q + k + v + o + o) + (q + k + v))
-    assert floor_ms(case, None) is None
-    assert floor_ms(case, 1e6) == pytest.approx(floor_bytes(case) / 1e3)
+    assert floor_ms(case, {}) is None
+    assert floor_ms(case, {"cpu": Ceilings()}) is None
+    assert floor_ms(case, {"cpu": Ceilings(copy_bytes_per_s=1e6)}) == pytest.approx(floor_bytes(case) / 1e3)
+    assert floor_ms(case, {"cuda": Ceilings(copy_bytes_per_s=1e6)}) is None
 
 
-def test_the_best_copy_of_a_run_counts_and_nothing_else() -> None:
-    def rate(workers: Any) -> float | None:
-        return Run(folder=Path(), header={"workers": workers}, measurements=()).copy_bytes_per_s
+def test_the_best_rate_of_a_device_counts_and_nothing_else() -> None:
+    workers = {
+        "a on cuda": {"copy_bytes_per_s": 2e12, "matmul_flop_per_s": {"bfloat16": 7e14}},
+        "b on cuda": {"copy_bytes_per_s": 3e12, "matmul_flop_per_s": {"bfloat16": 6e14, "float32": 5e13}},
+        "a on cpu": {"copy_bytes_per_s": 5e10, "matmul_flop_per_s": {"float32": 2e11, "junk": 9e99}},
+        "b on cpu": {},
+    }
+    found = Run(folder=Path(), header={"workers": workers}, measurements=()).ceilings
+    assert found["cuda"].copy_bytes_per_s == 3e12
+    assert (found["cuda"].matmul("bfloat16"), found["cuda"].matmul("float32")) == (7e14, 5e13)
+    assert found["cuda"].matmul("float16") == 7e14
+    assert found["cpu"] == Ceilings(copy_bytes_per_s=5e10, matmul_flop_per_s={"float32": 2e11})
+    assert found["cpu"].matmul("bfloat16") is None
 
-    assert rate({"a": {"copy_bytes_per_s": 2e12}, "b": {"copy_bytes_per_s": 3e12}, "c": {}}) == 3e12
-    junk = ({"a": {"copy_bytes_per_s": None}}, {"a": {"copy_bytes_per_s": "fast"}}, {"a": 1}, [], None)
-    assert [rate(workers) for workers in junk] == [None] * len(junk)
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        {"a on cpu": {"copy_bytes_per_s": None, "matmul_flop_per_s": None}},
+        {"a on cpu": {"copy_bytes_per_s": "fast", "matmul_flop_per_s": {"float32": "fast"}}},
+        {"a on cpu": {"copy_bytes_per_s": float("nan"), "matmul_flop_per_s": {"float32": -1.0}}},
+        {"a on the moon": {"copy_bytes_per_s": 1e9}, "a": {"copy_bytes_per_s": 1e9}, "b on cpu": 1},
+        [],
+        None,
+    ],
+)
+def test_what_is_no_rate_is_no_ceiling(workers: Any) -> None:
+    assert all(found == Ceilings() for found in read_ceilings(workers).values())
 
 
 def test_a_row_is_shown_beside_its_floor() -> None:
@@ -48,7 +71,7 @@ def test_a_row_is_shown_beside_its_floor() -> None:
     rate = floor_bytes(case) / 0.1e-3  # a floor of .1 ms
 
     def shown(copy_bytes_per_s: float | None) -> str | None:
-        table = all_rows([row], copy_bytes_per_s)
+        table = all_rows([row], {"cuda": Ceilings(copy_bytes_per_s=copy_bytes_per_s)})
         titles = [column.title for column in table.columns]
         if "over the floor" not in titles:
             return None
@@ -56,7 +79,8 @@ def test_a_row_is_shown_beside_its_floor() -> None:
 
     assert shown(rate) == "2.00×"
     assert shown(None) is None
-    assert flat_row(row, rate)["floor_ms"] == pytest.approx(0.1)
+    ceilings = {"cuda": Ceilings(copy_bytes_per_s=rate)}
+    assert flat_row(row, ceilings)["floor_ms"] == pytest.approx(0.1)
     assert flat_row(row)["floor_ms"] is None
 
 

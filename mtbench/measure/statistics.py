@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Samples"]
+__all__ = ["CONFIDENCE", "RESAMPLES", "Samples"]
 
 RESAMPLES = 999
 CONFIDENCE = 0.95
@@ -77,16 +77,22 @@ class Samples:
         wide interval, as they should. The resampling is seeded: the same samples give the same interval.
         One sample has none, so both ends are that sample.
         """
-        rng = np.random.default_rng(0)
+        tail = 100 * (1 - CONFIDENCE) / 2
+        low, high = np.percentile(self.resampled(0), [tail, 100 - tail])
+        return float(low), float(high)
+
+    def resampled(self, seed: int) -> NDArray[np.float64]:
+        """The median of each bootstrap resample, ms, [RESAMPLES]: what an interval of anything made of
+        medians is reckoned from. Rows that are compared need seeds that differ, or their draws are alike."""
+        rng = np.random.default_rng(seed)
         # [resample, launch]: the median of one resample of each launch
         medians = np.stack([_resampled_medians(rng, np.asarray(x)) for x in self.launches], axis=1)
         count = len(self.sizes)
         if count > 1:
             chosen = rng.integers(0, count, (RESAMPLES, count))
             medians = np.take_along_axis(medians, chosen, axis=1)
-        tail = 100 * (1 - CONFIDENCE) / 2
-        low, high = np.percentile(np.median(medians, axis=1), [tail, 100 - tail])
-        return float(low), float(high)
+        of_launches: NDArray[np.float64] = np.median(medians, axis=1)
+        return of_launches
 
     @property
     def relative_width(self) -> float:

@@ -75,9 +75,10 @@ class WorkerProcess:
         """What it says when its framework is imported: ``problem`` and ``environment``."""
         return self._await("hello", timeout_s)
 
-    def copy_rate(self, timeout_s: float) -> dict[str, Any]:
-        """``copy_bytes_per_s`` of its GPU, None where that cannot be measured."""
-        return self._ask({"want": "copy rate"}, "copy rate", timeout_s, lambda stage: None)
+    def ceilings(self, timeout_s: float) -> dict[str, Any]:
+        """``copy_bytes_per_s`` and ``matmul_flop_per_s`` of its device (`mtbench.measure.ceilings`)."""
+        self._stage = "ceilings"
+        return self._ask({"want": "ceilings"}, "ceilings", timeout_s, lambda stage: None)
 
     def measure(
         self, task: dict[str, Any], timeout_s: float, on_stage: Callable[[str], None]

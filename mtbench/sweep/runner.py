@@ -20,6 +20,10 @@ __all__ = ["Progress", "Settings", "SweepRunner"]
 
 START_TIMEOUT_S = 180.0
 """Importing a framework from a cold disk can take a minute."""
+CEILINGS_TIMEOUT_S = 60.0
+"""They take a second, and more where a framework's libraries are loaded by them from a cold disk."""
+NO_CEILINGS: Mapping[str, Any] = {"copy_bytes_per_s": None, "matmul_flop_per_s": {}}
+"""What the header has where they could not be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,19 +194,32 @@ class SweepRunner:
         return self._crews[key]
 
     def _start(self, crew: _Crew, row: PlannedRow) -> None:
-        crew.timing = self._worker(row)
-        hello = crew.timing.hello(START_TIMEOUT_S)
+        worker = crew.timing = self._worker(row)
+        hello = worker.hello(START_TIMEOUT_S)
         name = f"{row.backend} on {row.case.device}"
         before = self._header["workers"].get(name, {})
         self._header["workers"][name] = hello["environment"]
         if hello["problem"]:
             crew.problem = hello["problem"]
             crew.stop()
-        elif row.case.device == "cuda":
-            # Once a run: a worker is started again for every launch, and after every fault.
-            rate = before if "copy_bytes_per_s" in before else crew.timing.copy_rate(START_TIMEOUT_S)
-            self._header["workers"][name]["copy_bytes_per_s"] = rate["copy_bytes_per_s"]
+        else:
+            self._header["workers"][name] |= self._ceilings(crew, worker, row, before)
         self._folder.write_header(self._header)  # a run that is cut off is read by it too
+
+    def _ceilings(
+        self, crew: _Crew, worker: WorkerProcess, row: PlannedRow, before: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What the machine can reach, by this worker. Once a run: a worker is started again for every launch,
+        and after every fault. One that ends over it is replaced: the rows need no ceiling."""
+        if known := {key: before[key] for key in NO_CEILINGS if key in before}:
+            return known
+        try:
+            return worker.ceilings(CEILINGS_TIMEOUT_S)
+        except Ended:
+            worker.stop(kill=True)
+            crew.timing = self._worker(row)
+            crew.timing.hello(START_TIMEOUT_S)
+            return NO_CEILINGS
 
     def _memory_worker(self, row: PlannedRow) -> MemoryWorker | None:
         return MEMORY_WORKERS.get((self._backends[row.asked].framework, row.case.device))

@@ -11,14 +11,15 @@ import gc
 import signal
 import sys
 import traceback
+from typing import cast
 
 from mtbench.errors import BackendFailure
 from mtbench.frameworks import load_framework
+from mtbench.measure.ceilings import ceilings
 from mtbench.measure.clocks import Sampling
-from mtbench.measure.copy_rate import copy_bytes_per_s
 from mtbench.measure.memory import settle_allocator
 from mtbench.registry import load_backend
-from mtbench.spec import Case
+from mtbench.spec import Case, Device
 from mtbench.sweep.channel import Channel
 from mtbench.sweep.measure import Measurer
 
@@ -27,7 +28,7 @@ __all__ = ["main"]
 PR_SET_PDEATHSIG = 1
 
 
-def main(handle: int, name: str, device: str, threads: int) -> None:
+def main(handle: int, name: str, device: Device, threads: int) -> None:
     """Say hello with the environment, then measure what is asked for."""
     faulthandler.enable()
     if sys.platform == "linux":
@@ -55,8 +56,8 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
             task = channel.receive()
         except (EOFError, OSError):
             return
-        if task["want"] == "copy rate":
-            channel.send({"copy rate": {"copy_bytes_per_s": copy_bytes_per_s(framework)}})
+        if task["want"] == "ceilings":
+            channel.send({"ceilings": ceilings(framework, device)})
             continue
         case, form = Case.from_dict(task["case"]), task["form"]
         if task["want"] == "peak":
@@ -74,4 +75,4 @@ def main(handle: int, name: str, device: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2], cast(Device, sys.argv[3]), int(sys.argv[4]))

@@ -17,8 +17,8 @@
 
   const scaled = (by) => (p, i) => by(i) && p.map((v) => v * by(i));
   // A rate falls as the time grows, so the interval's ends change places.
-  const rate = (of, unit) => (p, i) => [p[0], p[2] ?? p[0], p[1] ?? p[0]].map((ms) => of[i] / (ms * unit));
-  const { tokens, operations, bytes, floor } = data.work;
+  const rate = (of, unit) => (p, i) => of[i] && [p[0], p[2] ?? p[0], p[1] ?? p[0]].map((ms) => of[i] / (ms * unit));
+  const { tokens, operations, bytes, floor, roofline } = data.work;
   const QUANTITIES = {
     wall: ["wall time (ms)", "wall", null],
     device: ["device time (ms)", "device", null],
@@ -29,6 +29,8 @@
     "gbs-wall": ["GB/s, wall clock", "wall", rate(bytes, 1e6)],
     "gbs-device": ["GB/s, device clock", "device", rate(bytes, 1e6)],
     floor: ["device time over the floor", "device", scaled((i) => floor[i] && 1 / floor[i])],
+    "roofline-wall": ["share of the roofline (%), wall clock", "wall", rate(roofline, 1e-2)],
+    "roofline-device": ["share of the roofline (%), device clock", "device", rate(roofline, 1e-2)],
     memory: ["peak memory (MiB)", "memory", null],
     error: ["relative error", "error", null],
   };

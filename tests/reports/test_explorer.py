@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
 
+from mtbench.floor import Ceilings
 from mtbench.results import Agreement, Run
-from mtbench.spec import AttentionSpec, Case
 from reports.details import SAMPLES, row_details
 from reports.embed import as_json
 from reports.explorer import explorer_data
 from reports.figures import error_point, latency_point
 from reports.style import backend_looks
 from reports.table import in_order
-from reports.work import operations
 
 
 def data(rows):
-    return explorer_data(rows, backend_looks(r.backend for r in rows), 3e12)
+    ceilings = {"cuda": Ceilings(copy_bytes_per_s=3e12, matmul_flop_per_s={"float32": 5e13})}
+    return explorer_data(rows, backend_looks(r.backend for r in rows), ceilings)
 
 
 def test_every_point_of_the_figures_is_there(sweep):
@@ -50,26 +49,6 @@ def test_sizes_that_follow_another_are_named_where_they_do_not(row):
     rows = [row(1.0), row(1.0, kv_len=512, spec=spec), row(1.0, value_dim=32, spec=spec)]
     others = data(rows)["dims"]["other sizes"]
     assert others["values"] == ["as usual", "kv_len 512", "value_dim 32"]
-
-
-def test_the_work_of_a_case():
-    sizes = {"batch": 2, "heads": 4, "seq_len": 64, "head_dim": 16, "value_dim": 8}
-    full = Case(spec=AttentionSpec(kind="softmax", causal=False), **sizes)
-    assert operations(full) == 2 * 2 * 4 * 64 * 64 * (16 + 8)
-    causal = dataclasses.replace(full, spec=AttentionSpec(kind="softmax"))
-    assert operations(causal) == 2 * 2 * 4 * (64 * 65 // 2) * (16 + 8)
-    both = dataclasses.replace(causal, mode="forward_backward")
-    assert operations(both) == 3.5 * operations(causal)
-    linear = dataclasses.replace(causal, spec=AttentionSpec(kind="linear"))
-    assert operations(linear) == 4 * 2 * 4 * 64 * 16 * 8
-    momentum = dataclasses.replace(causal, spec=AttentionSpec(kind="momentum"))
-    assert operations(momentum) == 7 * 2 * 4 * 64 * 16 * 8
-
-
-def test_padded_keys_are_no_work():
-    case = Case(spec=AttentionSpec(kind="softmax"), batch=2, heads=1, seq_len=8, head_dim=4, lengths=(8, 3))
-    pairs = sum(min(i + 1, m) for m in (8, 3) for i in range(8))
-    assert operations(case) == 2 * pairs * (4 + 4)
 
 
 def test_details_are_shared_and_samples_sorted(make_run, row):

@@ -13,7 +13,7 @@ from mtbench.results import Agreement, Run
 from reports.captions import caption
 from reports.drawing import draw
 from reports.figure_files import figure_csv, write_figures
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 from reports.sheets import REPORT, sheet
 from reports.style import backend_looks, form_dashes
 
@@ -33,8 +33,7 @@ def figure_of(rows, quantity="latency"):
 
 
 def paper(figure, *formats, columns=2):
-    series = [s for panel in figure.panels for s in panel.series]
-    looks, dashes = backend_looks(s.backend for s in series), form_dashes(s.form for s in series)
+    looks, dashes = backend_looks(r.backend for r in figure.rows), form_dashes(r.form for r in figure.rows)
     return draw(figure, looks, dashes, sheet("paper", columns), formats)
 
 
@@ -160,7 +159,7 @@ def test_nothing_to_draw_and_nowhere_to_write(make_run, row, tmp_path):
 def test_the_command(make_run, row, mtbench):
     folder = make_run(line(row))
     done = mtbench("figures", folder, "--format", "png")
-    assert (done.returncode, done.stdout) == (0, f"figures: 2 in {folder}/figures-paper\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"figures: 3 in {folder}/figures-paper\n"), done.stderr
     for words, says in (("--format pfd", "did you mean 'pdf'?"), ("--columns x", "--columns")):
         done = mtbench("figures", folder, *words.split())
         assert done.returncode == 2

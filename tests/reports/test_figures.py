@@ -10,19 +10,24 @@ import pytest
 from mtbench.measure.statistics import Samples
 from mtbench.results import Agreement
 from reports.drawing import draw
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes
 from reports.svg import inline_svg
 
 
+def swept(rows):
+    """The figures of one value; `test_winners.py` and `test_scatter.py` have the others."""
+    return [f for f in plan_figures(rows) if f.quantity in ("latency", "memory", "agreement")]
+
+
 def drawn(figure):
-    series = [s for panel in figure.panels for s in panel.series]
-    files = draw(figure, backend_looks(s.backend for s in series), form_dashes(s.form for s in series))
+    looks, dashes = backend_looks(r.backend for r in figure.rows), form_dashes(r.form for r in figure.rows)
+    files = draw(figure, looks, dashes)
     return files["svg"].decode(), files["png"]
 
 
 def test_the_sweeps_of_a_realistic_run(sweep):
-    figures = plan_figures(list(sweep(lengths=(128, 512))))
+    figures = swept(list(sweep(lengths=(128, 512))))
     forward = [f for f in figures if f.context.mode == "forward"]
     assert [(f.quantity, f.axis) for f in forward] == [
         ("latency", "seq_len"),
@@ -44,37 +49,37 @@ def test_the_sweeps_of_a_realistic_run(sweep):
 
 def test_a_full_product_has_a_figure_for_each_batch_and_head_dim(row):
     sizes = [(n, b, d) for n in (128, 256) for b in (1, 2) for d in (32, 64)]
-    figures = plan_figures([row(1.0, seq_len=n, batch=b, head_dim=d) for n, b, d in sizes])
+    figures = swept([row(1.0, seq_len=n, batch=b, head_dim=d) for n, b, d in sizes])
     assert [(f.quantity, f.axis) for f in figures] == [("latency", "seq_len")] * 4
 
 
 def test_one_size_has_a_dot_for_each_row(row):
-    (figure,) = plan_figures([row(1.0), row(2.0, backend="jax")])
+    (figure,) = swept([row(1.0), row(2.0, backend="jax")])
     assert figure.axis is None
     assert figure.title.endswith("batch 1, heads 8, head_dim 64, seq_len 256")
 
 
 def test_one_length_left_of_a_sweep_is_drawn_as_dots(row):
-    (figure,) = plan_figures([row(1.0), row(None, seq_len=512, status="oom")])
+    (figure,) = swept([row(1.0), row(None, seq_len=512, status="oom")])
     assert figure.axis is None
 
 
 def test_every_ranked_row_is_in_a_latency_figure(sweep):
     rows = list(sweep(lengths=(128, 512)))
-    points = [p for f in plan_figures(rows) if f.quantity == "latency" for p in f.points]
+    points = [p for f in swept(rows) if f.quantity == "latency" for p in f.points]
     assert {p.y for p in points} == {row.wall_ms.median for row in rows if row.ranked}
 
 
 def test_wrong_rows_are_in_the_agreement_figure_alone(row):
     off = {"agreement": {"o": Agreement(relative=0.5, max_abs=1, tolerance=1e-5)}, "peak_memory_bytes": 2**20}
-    figures = plan_figures([row(1.0, status="wrong", seq_len=n, row=off) for n in (128, 256)])
+    figures = swept([row(1.0, status="wrong", seq_len=n, row=off) for n in (128, 256)])
     assert [f.quantity for f in figures] == ["agreement"]
     assert all(p.wrong for p in figures[0].points)
 
 
 def test_what_a_log_axis_cannot_show_is_counted(row):
     rows = [row(1.0, seq_len=n, row={"peak_memory_bytes": n - 128}) for n in (128, 256, 512)]
-    (memory,) = [f for f in plan_figures(rows) if f.quantity == "memory"]
+    (memory,) = [f for f in swept(rows) if f.quantity == "memory"]
     assert len(memory.points) == 2
     assert "Not drawn: 1 row whose value is zero" in memory.caption
 
@@ -82,16 +87,16 @@ def test_what_a_log_axis_cannot_show_is_counted(row):
 def test_a_gpu_has_a_figure_a_clock(row):
     with_device = {"device_ms": Samples([0.5] * 9)}
     rows = [row(1.0, device="cuda", seq_len=n, row=with_device) for n in (128, 256)]
-    assert [f.unit for f in plan_figures(rows)] == ["Latency, device clock (ms)"]
+    assert [f.unit for f in swept(rows)] == ["Latency, device clock (ms)"]
     rows += [row(1.0, device="cuda", backend="jax", seq_len=n) for n in (128, 256)]
-    figures = plan_figures(rows)
+    figures = swept(rows)
     assert [f.unit for f in figures] == ["Latency, device clock (ms)", "Latency, wall clock (ms)"]
     assert len({f.name for f in figures}) == 2
 
 
 def test_names_of_files_are_safe_and_differ(row):
     rows = [row(1.0, backend="../../x", batch=2, lengths=lengths) for lengths in ((9, 9), (8, 9), None)]
-    names = [f.name for f in plan_figures(rows)]
+    names = [f.name for f in swept(rows)]
     assert len(set(names)) == 3
     assert all(re.fullmatch(r"[\w-]+", name) for name in names)
 
@@ -113,7 +118,7 @@ def test_drawing_is_repeatable_and_survives_hostile_names(row):
 
 
 def test_inline_svgs_do_not_share_ids_and_name_themselves(row):
-    (figure,) = plan_figures([row(n / 100, seq_len=n) for n in (128, 256)])
+    (figure,) = swept([row(n / 100, seq_len=n) for n in (128, 256)])
     svg, _ = drawn(figure)
     one, two = (inline_svg(svg, prefix=p, title='A "title" <b>') for p in ("f1", "f2"))
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, two)]
@@ -137,7 +142,7 @@ def test_one_size_and_narrow_ranges_are_drawn(row):
     ]
     narrow = [row(1.0, seq_len=n, width=1e-9) for n in (128, 131072)]
     for rows in (dots, narrow):
-        for figure in plan_figures(rows):
+        for figure in swept(rows):
             assert drawn(figure)[1]
 
 

@@ -114,7 +114,12 @@ def test_a_full_run(full):
     assert "grouped heads are in the spec and in no backend yet" in page.text
     assert "Some CPU @ 2.60GHz" in page.text
     assert "7 min 42 s" in page.text
-    assert page.tags.count("svg") == page.tags.count("figure") == 14
+    assert page.tags.count("svg") == page.tags.count("figure") == 18
+    assert "Who wins where: cpu, float32, forward, causal; wall clock" in page.text
+    assert "equally fast at about" in page.text
+    assert "How the time grows with seq_len, as measured" in page.text
+    assert "What compiling costs, and when it has paid" in page.text
+    assert "ceilings were not measured in this run: a copy and a product in float32 on cpu." in page.text
     rows = len(Run.load(folder).measurements)
     assert len(re.findall(r'<tr data-status="', path.read_text())) == rows
     assert path.stat().st_size < 3_500_000
@@ -133,7 +138,7 @@ def test_what_lies_beside_the_page(full):
     }
     svgs, pngs = ({p.stem for p in (folder / "figures").glob(f"*.{e}")} for e in ("svg", "png"))
     assert svgs == pngs
-    assert len(svgs) == 14
+    assert len(svgs) == 18
 
 
 def test_the_same_folder_gives_the_same_page(make_run, row):
@@ -206,14 +211,17 @@ HOSTILE = (
 def test_hostile_strings(make_run, row):
     rows = [
         row(
-            1.0,
+            n / 100,
             backend=HOSTILE,
             form=HOSTILE,
+            attention=kind,
             seq_len=n,
-            row={"layout": HOSTILE, "cache": HOSTILE, "flags": (HOSTILE,)},
+            row={"layout": HOSTILE, "cache": HOSTILE, "flags": (HOSTILE,), "first_call_s": 2.0},
         )
-        for n in (128, 256)
+        for n in (128, 256, 512)
+        for kind in ("softmax", "linear")
     ]
+    rows.append(row(9.0, seq_len=512, row={"first_call_s": 0.009}))
     rows.append(row(None, status="error", row={"reason": HOSTILE * 3000}))
     rows.append(row(None, backend=HOSTILE, row={"wall_reason": HOSTILE}))
     path = write_report(
@@ -244,7 +252,9 @@ def test_hostile_strings(make_run, row):
     assert "more characters)" in page.text
     text = path.read_text()
     assert not set("\x00\u202e") & set(text)
-    assert len(text) < 400_000 + len(packed(plotly_js()))
+    assert "after " in page.text  # calls: compiling has paid
+    assert "N^" in page.text
+    assert len(text) < 600_000 + len(packed(plotly_js()))
     json.loads((path.parent / "pytest-benchmark.json").read_text())
 
 

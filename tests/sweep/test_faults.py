@@ -186,3 +186,25 @@ def test_the_ten_line_backend_of_the_docstring_works(tmp_path: Path, mtbench: Mt
     done = mtbench("run", "--backend", "./mine.py", "--attention", "softmax", "--seq-len", "8", "--out", "r")
     assert done.returncode == 0, done.stderr
     assert [row.status for row in Run.load(tmp_path / "r")] == ["ok"]
+
+
+def test_a_worker_that_ends_over_the_ceilings_is_replaced(tmp_path: Path, mtbench: Mtbench) -> None:
+    """Memory for the copy is not to be had, and the row needs none of it."""
+    where = f"--memory-limit 0.15 --out {tmp_path / 'run'}"
+    what = "--attention softmax --form right --seq-len 16 --heads 1 --head-dim 4"
+    done = mtbench("run", "--backend", FAULTY, *what.split(), *where.split())
+    assert done.returncode == 0, done.stderr
+    run = Run.load(tmp_path / "run")
+    assert [row.status for row in run] == ["ok"]
+    (worker,) = run.header["workers"].values()
+    assert (worker["copy_bytes_per_s"], worker["matmul_flop_per_s"]) == (None, {})
+
+
+def test_a_run_has_the_ceilings_of_its_machine(tmp_path: Path, mtbench: Mtbench) -> None:
+    what = "--attention softmax --form right --seq-len 16 --heads 1 --head-dim 4"
+    done = mtbench("run", "--backend", FAULTY, *what.split(), "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = Run.load(tmp_path / "run").ceilings["cpu"]
+    assert found.copy_bytes_per_s is not None
+    assert found.matmul("float32") is not None
+    assert "of the roofline" in (tmp_path / "run" / "report.html").read_text()

@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from mtbench.results import Run
 from reports.drawing import draw
-from reports.figures import plan_figures
 from reports.page import render
+from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
@@ -93,8 +93,8 @@ def write_page() -> Callable[[Run], Path]:
         dashes = form_dashes(row.form for row in run)
         kinds: dict[object, str] = {}
         drawn = []
-        for figure in plan_figures(list(run)):
-            kind = (figure.quantity, figure.axis)
+        for figure in plan_figures(list(run), run.ceilings):
+            kind = (figure.quantity, getattr(figure, "axis", figure.context))
             if kind not in kinds:
                 kinds[kind] = draw(figure, looks, dashes, formats=("svg",))["svg"].decode()
             drawn.append((figure, kinds[kind]))
@@ -109,5 +109,6 @@ def write_page() -> Callable[[Run], Path]:
 def report(tmp_path_factory, sweep, save, write_page) -> Path:
     """A run as on a GPU: two clocks, two modes, sweeps of three sizes, all that may go wrong."""
     rows = list(sweep(lengths=(256, 512, 1024), device="cuda"))
-    workers = {"torch-eager on cuda": {"torch": "2.13.0", "copy_bytes_per_s": 3e12}}
+    rates = {"copy_bytes_per_s": 3e12, "matmul_flop_per_s": {"float32": 5e13}}
+    workers = {"torch-eager on cuda": {"torch": "2.13.0", **rates}}
     return write_page(Run.load(save(tmp_path_factory.mktemp("browser") / "run", rows, workers=workers)))

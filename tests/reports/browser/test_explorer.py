@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtbench.results import Run
-from reports.figures import plan_figures
+from reports.plan import plan_figures
 
 
 def drawn(page):
@@ -33,7 +33,7 @@ def test_it_draws_what_the_figure_draws(explore, report):
     (figure, *_) = [
         f
         for f in plan_figures(list(Run.load(report.parent)))
-        if f.axis == "seq_len" and f.unit == "Latency, device clock (ms)" and f.context.mode == "forward"
+        if f.name.startswith("latency-device-seq_len-") and f.context.mode == "forward"
     ]
     found = drawn(page)
     expected = {
@@ -58,7 +58,8 @@ def test_it_draws_what_the_figure_draws(explore, report):
 def test_every_quantity_can_be_drawn(explore, report):
     page = explore(report)
     quantities = (
-        "wall tokens-wall tokens-device tflops-wall tflops-device gbs-wall gbs-device floor memory error"
+        "wall tokens-wall tokens-device tflops-wall tflops-device gbs-wall gbs-device floor "
+        "roofline-wall roofline-device memory error"
     )
     for quantity in quantities.split():
         choose(page, "Show", quantity)
