@@ -197,10 +197,46 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="A run folder; or several runs, or files of pytest-benchmark, the baseline first.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page of several runs. [default: comparison.html]")
+    ] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Of several runs: the smallest effect that matters, %. [default: 3]")
+    ] = None,
+    across_machines: Annotated[
+        bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
+    ] = False,
 ) -> None:
-    """Build a run's report, figures and exports again, from its folder alone."""
-    typer.echo(f"report: {_reports().write_report(folder)}")
+    """Build a run's report, figures and exports again, from its folder alone; or set several runs side by side.
+
+    Of several the first is the baseline, and each of the others is compared with it, as by `mtbench compare`;
+    runs of machines that differ stand side by side and are not judged.
+    """
+    if len(runs) == 1:
+        given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
+        if wrong := [option for option, value in given.items() if value is not None]:
+            raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
+        typer.echo(f"report: {_reports().write_report(runs[0])}")
+        return
+    from mtbench.compare import read_side, set_beside
+    from mtbench.compare.verdicts import EFFECT_PERCENT
+
+    sides = [read_side(run) for run in runs]
+    pairs = set_beside(
+        sides,
+        effect_percent=EFFECT_PERCENT if effect is None else effect,
+        across_machines=across_machines,
+    )
+    file = out or Path("comparison.html")
+    _write("--out", file, _reports("comparison_page").comparison_html(sides, pairs))
+    typer.echo(f"report: {file}")
 
 
 @app.command()
@@ -281,6 +317,29 @@ def compare(
             _write(option, file, text(comparison))
     print_comparison(comparison, every=all_)
     raise typer.Exit(comparison.exit_code)
+
+
+@app.command()
+def trend(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Runs, or files of pytest-benchmark, in any order."),
+    ],
+    effect: Annotated[float, typer.Option(help="The smallest effect that matters, %.")] = 3.0,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("trend.html"),
+    all_: Annotated[bool, typer.Option("--all", help="Show the cases that did not change, too.")] = False,
+) -> None:
+    """Draw many runs over commits, case by case, and mark where a case became slower or faster.
+
+    Runs of one machine make one line, in the order of their commits' dates.
+    """
+    from mtbench.trend import read_runs, trend_of
+    from mtbench.trend_display import print_trends
+
+    trends = trend_of(read_runs(runs), effect_percent=effect)
+    _write("--out", out, _reports("trend_page").trend_html(trends))
+    print_trends(trends, every=all_)
+    typer.echo(f"trend: {out}")
 
 
 @app.command()

@@ -228,7 +228,7 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
 def _commit(git: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": git.get("commit") or "unversioned",
-        "time": None,
+        "time": git.get("committed"),
         "author_time": None,
         "dirty": bool(git.get("dirty")),
         "project": "mtbench",

@@ -25,6 +25,7 @@ from .explorer import explorer_data
 from .exports import measurements_csv, pytest_benchmark_json
 from .figures import FILE_PREFIXES
 from .plan import AnyFigure, plan_figures
+from .rendering import TEMPLATES, template
 from .roofline import missing_ceilings
 from .settings import CLOCK_NAMES
 from .style import THEMED, Look, backend_looks, form_dashes
@@ -36,7 +37,6 @@ __all__ = ["write_report"]
 
 Drawn = tuple[AnyFigure, str]
 """A figure and its SVG."""
-TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("unpack.js", "rows.js", "explorer.js")
 MAX_IN_PAGE = 400
 """Rows of the table that are written out; the script has the others, packed, and shows so many at a time."""
@@ -82,28 +82,18 @@ def _write_figures(folder: Path, run: Run, looks: dict[str, Look]) -> list[Drawn
 
 def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
     """The page's text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    def shown(value: Any) -> Any:
-        return fmt.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(fmt=fmt, sentences=sentences, clock_names=CLOCK_NAMES, shown_value=shown_value)
     rows = list(run)
     ordered, table = in_order(rows), all_rows(rows, run.ceilings)
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     library = plotly_js()
     # Generated here or shipped with mtbench, so safe as it is: the style, the scripts, matplotlib's SVG, and
     # JSON in which no sign can end its element.
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
+        sentences=sentences,
+        clock_names=CLOCK_NAMES,
+        shown_value=shown_value,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         script_hashes=[script_hash(script) for script in (*scripts, library)],

@@ -26,12 +26,15 @@ ALLOWED = {
         "mtbench.spec",
     ),
     "reports": (
+        "mtbench.compare",
         "mtbench.errors",
         "mtbench.floor",
         "mtbench.measure.statistics",
         "mtbench.results",
         "mtbench.spec",
+        "mtbench.trend",
     ),
+    "mtbench/trend": ("mtbench.compare", "mtbench.errors", "mtbench.trend"),
     "mtbench/compare": (
         "mtbench.compare",
         "mtbench.errors",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from mtbench.compare.beside import Pair, set_beside
 from mtbench.compare.cases import match
 from mtbench.compare.machines import differences
 from mtbench.compare.noise import Floor, measure_floor
@@ -15,6 +16,7 @@ from mtbench.compare.writing import comparison_json, comparison_markdown, floor_
 __all__ = [
     "Comparison",
     "Floor",
+    "Pair",
     "Side",
     "compare_sides",
     "comparison_json",
@@ -25,4 +27,5 @@ __all__ = [
     "match",
     "measure_floor",
     "read_side",
+    "set_beside",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ class TimedRow:
     wall_ms: tuple[float, ...] = ()
     """The median of each launch; none where it may not be ranked."""
     device_ms: tuple[float, ...] = ()
+    wall_samples: tuple[tuple[float, ...], ...] = ()
+    """The samples of each launch, ms; none where nobody kept them."""
+    device_samples: tuple[tuple[float, ...], ...] = ()
+    device: str = ""
+    """What it ran on, ``cpu`` or ``cuda``; empty where nobody says."""
+    anywhere: str = ""
+    """The id with the device left out: the same case on another device has the same."""
+
+    def launches_ms(self, clock: str) -> tuple[float, ...]:
+        """The median of each launch by that clock."""
+        return self.device_ms if clock == "device" else self.wall_ms
+
+    def samples(self, clock: str) -> tuple[tuple[float, ...], ...]:
+        """The samples of each launch by that clock, ms."""
+        return self.device_samples if clock == "device" else self.wall_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +65,12 @@ class Side:
     """What may differ, since that is what one compares: the commit, versions of packages."""
     remarks: tuple[str, ...] = ()
     """What a reader should know of it: an interrupted run, lines that could not be read."""
+    commit: str = ""
+    """Its first 12 digits, and whether there were changes beside it; empty where nobody says."""
+    committed: datetime | None = None
+    """When the commit was made."""
+    started: datetime | None = None
+    """When the run began; of pytest-benchmark's files, when the first was written."""
 
 
 def read_side(path: Path | str) -> Side:
@@ -78,12 +100,17 @@ def _read_run(path: Path) -> Side:
         remarks.append(f"the run is not complete ({run.header['outcome']})")
     if run.unreadable_lines:
         remarks.append(f"{run.unreadable_lines} of its lines could not be read")
+    environment = _mapping(run.header.get("environment"))
+    git = _mapping(environment.get("git"))
     return Side(
         path=path,
         rows={row.id: _timed(row) for row in run},
-        machine=_run_machine(_mapping(run.header.get("environment"))),
+        machine=_run_machine(environment),
         software=_run_software(run.header),
         remarks=tuple(remarks),
+        commit=_commit(git.get("commit"), git.get("dirty")) or "",
+        committed=_moment(git.get("committed")),
+        started=_moment(run.header.get("started")),
     )
 
 
@@ -96,7 +123,20 @@ def _timed(row: Measurement) -> TimedRow:
         reason=row.reason,
         wall_ms=() if wall is None else wall.launch_medians,
         device_ms=() if device is None else device.launch_medians,
+        wall_samples=() if wall is None else wall.launches,
+        device_samples=() if device is None else device.launches,
+        device=row.case.device,
+        anywhere=_anywhere(row.id, row.case.dtype, row.case.device),
     )
+
+
+def _anywhere(name: str, dtype: object, device: object) -> str:
+    """An id of `Case.id` without its device.
+
+    >>> _anywhere("jax/xla/softmax-n64-float32-cuda-forward", "float32", "cuda")
+    'jax/xla/softmax-n64-float32-forward'
+    """
+    return name.replace(f"-{dtype}-{device}-", f"-{dtype}-")
 
 
 def _run_machine(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -170,18 +210,32 @@ def _read_file(path: Path) -> Side:
             if own
             else {name: str(value) for name, value in software.items() if value}
         ),
+        commit=software["commit"] or "",
+        committed=_moment(commit.get("time")),
+        started=_moment(data.get("datetime")),
     )
 
 
 def _benchmark(benchmark: Mapping[str, Any]) -> TimedRow:
     name = str(benchmark.get("fullname") or benchmark["name"])
-    backend = str(_mapping(benchmark.get("extra_info")).get("backend") or "")
-    medians = _launch_medians(benchmark["stats"], _mapping(benchmark.get("extra_info")).get("launch_sizes"))
+    more = _mapping(benchmark.get("extra_info"))
+    backend = str(more.get("backend") or "")
+    sizes = more.get("launch_sizes")
+    medians = _launch_medians(benchmark["stats"], sizes)
     if not all(median > 0 for median in medians):
         raise ValueError(f"{name}: a median of {min(medians)} s")
     # One test measured for several backends has one name in the file of each.
     qualified = name if not backend or name.startswith(f"{backend}/") else f"{backend}/{name}"
-    return TimedRow(id=qualified, backend=backend, status="ok", wall_ms=tuple(1000 * m for m in medians))
+    data = [1000 * float(value) for value in benchmark["stats"].get("data") or ()]
+    return TimedRow(
+        id=qualified,
+        backend=backend,
+        status="ok",
+        wall_ms=tuple(1000 * m for m in medians),
+        wall_samples=Samples(data, sizes).launches if data else (),
+        device=str(more.get("device") or ""),
+        anywhere=_anywhere(qualified, more.get("dtype"), more.get("device")),
+    )
 
 
 def _launch_medians(stats: Mapping[str, Any], sizes: list[int] | None) -> tuple[float, ...]:
@@ -218,8 +272,24 @@ def _joined(path: Path, files: list[Side]) -> Side:
                 )
         for row in file.rows.values():
             known = rows.get(row.id)
-            rows[row.id] = row if known is None else replace(known, wall_ms=known.wall_ms + row.wall_ms)
-    return replace(first, path=path, rows=rows)
+            rows[row.id] = row if known is None else _with_launch(known, row)
+    started = [file.started for file in files if file.started is not None]
+    return replace(first, path=path, rows=rows, started=min(started, default=None))
+
+
+def _with_launch(row: TimedRow, later: TimedRow) -> TimedRow:
+    return replace(
+        row, wall_ms=row.wall_ms + later.wall_ms, wall_samples=row.wall_samples + later.wall_samples
+    )
+
+
+def _moment(value: object) -> datetime | None:
+    """A date that a file says, in UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

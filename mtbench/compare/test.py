@@ -45,6 +45,7 @@ __all__ = [
     "TRIM",
     "Tested",
     "adjusted",
+    "common_variance",
     "moderated_test",
     "shared_shift",
     "squeezed_variances",
@@ -104,24 +105,34 @@ def trimmed(logs: Floats) -> tuple[float, float, int]:
 def squeezed_variances(variances: Floats, freedom: Floats) -> tuple[Floats, float]:
     """Each variance drawn towards the common one, and the degrees of freedom d_0 that the common one adds.
 
+    The posterior is (d_0 s_0^2 + d s^2) / (d_0 + d), equation (1) of Smyth 2004.
+    """
+    s2, common, d0 = common_variance(variances, freedom)
+    if math.isinf(d0):
+        return np.full_like(s2, common), d0
+    return (d0 * common + freedom * s2) / (d0 + freedom), d0
+
+
+def common_variance(variances: Floats, freedom: Floats) -> tuple[Floats, float, float]:
+    """The variances, none of them 0; the one that they have in common, s_0^2; and its degrees of freedom d_0.
+
     Smyth 2004, section 6.2: with z = log s^2 and e = z - digamma(d / 2) + log(d / 2), d_0 solves
-    trigamma(d_0 / 2) = var(e) - mean(trigamma(d / 2)), s_0^2 is
-    exp(mean(e) + digamma(d_0 / 2) - log(d_0 / 2)), and the posterior is (d_0 s_0^2 + d s^2) / (d_0 + d), his
-    equation (1). Where the variances are no more spread than chance makes them d_0 is infinite.
+    trigamma(d_0 / 2) = var(e) - mean(trigamma(d / 2)), and s_0^2 is
+    exp(mean(e) + digamma(d_0 / 2) - log(d_0 / 2)). Where the variances are no more spread than chance makes
+    them d_0 is infinite; where there is one alone it is 0.
     """
     from scipy import special
 
     floor = max(SMALLEST_VARIANCE, 1e-5 * float(np.median(variances)))
     s2 = np.maximum(variances, floor)
     if len(s2) < 2:
-        return s2, 0.0
+        return s2, float(s2[0]), 0.0
     e = np.log(s2) - special.digamma(freedom / 2) + np.log(freedom / 2)
     spread = float(e.var(ddof=1) - special.polygamma(1, freedom / 2).mean())
     if spread <= 0:
-        return np.full_like(s2, math.exp(float(e.mean()))), math.inf
+        return s2, math.exp(float(e.mean())), math.inf
     d0 = 2 * _trigamma_inverse(spread)
-    common = math.exp(float(e.mean() + special.digamma(d0 / 2) - math.log(d0 / 2)))
-    return (d0 * common + freedom * s2) / (d0 + freedom), d0
+    return s2, math.exp(float(e.mean() + special.digamma(d0 / 2) - math.log(d0 / 2))), d0
 
 
 def _trigamma_inverse(x: float) -> float:

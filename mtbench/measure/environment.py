@@ -77,7 +77,11 @@ def _git() -> dict[str, Any] | None:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    return {
+        "commit": commit,
+        "committed": ask("show", "--no-patch", "--format=%cI", "HEAD"),
+        "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
+    }
 
 
 @functools.cache
