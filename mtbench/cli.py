@@ -214,7 +214,7 @@ def report(
         bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
     ] = False,
 ) -> None:
-    """Build a run's report, figures and exports again, from its folder alone; or set several runs side by side.
+    """Build a run's report again, from its folder alone; or set several runs side by side.
 
     Of several the first is the baseline, and each of the others is compared with it, as by `mtbench compare`;
     runs of machines that differ stand side by side and are not judged.

@@ -49,7 +49,7 @@ def _name(side: Side) -> str:
 
 
 def _rows(trend: Trend, every: bool) -> list[tuple[tuple[str, ...], str]]:
-    rows = []
+    rows: list[tuple[tuple[str, ...], str]] = []
     for change in sorted(trend.changes, key=lambda change: -change.at):
         cells = (
             _name(trend.line.sides[change.at]),

@@ -22,8 +22,8 @@ __all__ = ["comparison_html"]
 MOST_FIGURES = 60
 """Regressions that are drawn, of one pair; the table has them all."""
 MOST_WIDE = math.log(2.0)
-"""The ratio at which the axis of a table's intervals ends, at the most: one case that is a hundred times as slow
-does not flatten the rest."""
+"""The logarithm of the ratio at which the axis of a table's intervals ends, at the most: one case that is a
+hundred times as slow does not flatten the rest."""
 
 HEADINGS: dict[Verdict, tuple[str, str]] = {
     "slower": ("Slower", "beyond the smallest effect that matters, and significant"),
@@ -56,7 +56,7 @@ def _pair(pair: Pair, names: Sequence[str]) -> dict[str, Any]:
     """What the template says of one pair."""
     comparison = pair.comparison
     shown = _Shown(comparison, pair.name)
-    groups = []
+    groups: list[tuple[str, str, str, list[dict[str, Any]]]] = []
     if pair.judged:
         for verdict in VERDICTS:
             cases = _by_size([case for case in comparison.judged if case.verdict == verdict])
@@ -148,7 +148,7 @@ class _Shown:
     def figure(self, case: Judged) -> dict[str, Any]:
         """A regression, drawn."""
         interval = _interval(case)
-        sides = [
+        a, b = (
             Strip(
                 name=f"{name} ({side.path.name})",
                 center_ms=center,
@@ -159,9 +159,10 @@ class _Shown:
                 ("A", self.comparison.a, case.a_ms),
                 (self.name, self.comparison.b, case.b_ms),
             )
-        ]
+        )
         drawn = strips(
-            *sides,
+            a,
+            b,
             None if interval is None else (case.a_ms * interval[0], case.a_ms * interval[1]),
             effect_percent=self.comparison.effect_percent,
             clock=case.clock,
@@ -189,7 +190,9 @@ def _abreast(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[dict[str, Any
     """All cases with a column a run: the time, and what became of it against the baseline's."""
     judged = [{case.id: case for case in pair.comparison.judged} for pair in pairs]
     others = [{case.id: case for case in pair.comparison.others} for pair in pairs]
-    names = dict.fromkeys(name for found in (*judged, *others) for name in found)
+    names = dict.fromkeys(
+        [*(name for found in judged for name in found), *(name for found in others for name in found)]
+    )
     rows = []
     for name in names:
         known = [found[name] for found in judged if name in found]

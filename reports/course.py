@@ -27,11 +27,14 @@ from .marks import (
 
 __all__ = ["course"]
 
-HEIGHT, TOP, LABELS = 150, 22, 62
+HEIGHT, TOP, LABELS = 150, 38, 62
 LEAST_RANGE_LOG = math.log(1.1)
 """What the axis spans at the least: noise of a percent should look like one."""
 WIDE_LABELS, PHONE_LABELS = 40, 12
 """Commits that are named below a figure, at most, on a wide screen and on a phone."""
+
+NEAR = 0.25
+"""Part of the width that the word at a change needs on a phone."""
 
 Place = Callable[[float], float]
 
@@ -74,8 +77,7 @@ def course(series: Series, changes: Sequence[Change], labels: Sequence[str]) -> 
     for at, (status, known) in enumerate(zip(series.statuses, series.levels, strict=True)):
         if known is None and status:
             text(root, "×", x=percent(across(at)), y=bottom - 3, text_anchor="middle", kind="failed")
-    for change in changes:
-        _mark(root, change, across, bottom)
+    _marks(root, changes, across, bottom)
     _commits(root, labels, {change.at for change in changes}, across, bottom)
     return markup(root)
 
@@ -122,42 +124,35 @@ def _levels(inside: Element, changes: Sequence[Change], runs: int, across: Place
     path(inside, "".join(d), kind="level")
 
 
-def _mark(root: Element, change: Change, across: Place, bottom: int) -> None:
-    """A line between the two runs, and by how much: the arrow says it to who sees no colours."""
-    at = across((change.since + change.at) / 2)
-    kind = "slower" if change.slower else "faster"
-    child(root, "line", x1=percent(at), x2=percent(at), y1=TOP - 4, y2=bottom, kind=f"change {kind}")
-    words = f"{'▲' if change.slower else '▼'} {100 * (change.ratio - 1):+.0f}%"
-    anchor = "start" if at < 0.15 else "end" if at > 0.85 else "middle"
-    text(root, words, x=percent(at), y=TOP - 9, text_anchor=anchor, kind=f"step {kind}")
+def _marks(root: Element, changes: Sequence[Change], across: Place, bottom: int) -> None:
+    """A line between the two runs of each change, and by how much: the arrow says it to who sees no colours.
+    A word that would touch the one before it stands a line higher."""
+    before, raised = -1.0, False
+    for change in changes:
+        at = across((change.since + change.at) / 2)
+        raised = at - before < NEAR and not raised
+        before = at
+        kind = "slower" if change.slower else "faster"
+        child(root, "line", x1=percent(at), x2=percent(at), y1=TOP - 4, y2=bottom, kind=f"change {kind}")
+        by = 100 * abs(change.ratio - 1)
+        words = f"▲ +{by:.0f}%" if change.slower else f"▼ −{by:.0f}%"
+        anchor = "start" if at < 0.1 else "end" if at > 0.9 else "middle"
+        y = TOP - (23 if raised else 9)
+        text(root, words, x=percent(at), y=y, text_anchor=anchor, kind="step")
 
 
 def _commits(root: Element, labels: Sequence[str], marked: set[int], across: Place, bottom: int) -> None:
     """The hashes, aslant; of many runs some, and those at a change always."""
     wide, phone = (_chosen(len(labels), most, marked) for most in (WIDE_LABELS, PHONE_LABELS))
     for at, label in enumerate(labels):
-        child(
-            root,
-            "line",
-            x1=percent(across(at)),
-            x2=percent(across(at)),
-            y1=bottom,
-            y2=bottom + 4,
-            kind="axis",
-        )
+        x = percent(across(at))
+        child(root, "line", x1=x, x2=x, y1=bottom, y2=bottom + 4, kind="axis")
         if at in wide:
             # A box of its own, since a turn needs its centre in pixels.
-            place = child(root, "svg", x=percent(across(at)), y=bottom + 10, width=1, height=1)
-            kind = " ".join([*(["marked"] if at in marked else []), *([] if at in phone else ["wide"])])
-            text(
-                place,
-                label,
-                transform="rotate(-50)",
-                text_anchor="end",
-                x=0,
-                y=6,
-                **({"kind": kind} if kind else {}),
-            )
+            place = child(root, "svg", x=x, y=bottom + 10, width=1, height=1)
+            kinds = [*(["marked"] if at in marked else []), *([] if at in phone else ["wide"])]
+            slant = {"transform": "rotate(-50)", "text_anchor": "end", "kind": " ".join(kinds)}
+            text(place, label, x=0, y=6, **slant)
 
 
 def _chosen(runs: int, most: int, marked: set[int]) -> set[int]:

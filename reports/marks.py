@@ -1,6 +1,6 @@
 """SVG by hand, for figures of one case: a few hundred bytes where matplotlib's take twenty thousand, and as
-wide as the page leaves room. Places across are percentages and places down are pixels, so that neither text nor
-markers shrink on a phone; only the lines inside `stretched` are scaled, and no line gets thinner by it.
+wide as the page leaves room. Places across are percentages and places down are pixels, so that neither text
+nor markers shrink on a phone; only the lines inside `stretched` are scaled, and no line gets thinner by it.
 """
 
 from __future__ import annotations

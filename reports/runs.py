@@ -38,8 +38,8 @@ def runs_table(names: Sequence[str], sides: Sequence[Side]) -> list[dict[str, An
     ]
     for part in ("machine", "software"):
         known: list[dict[str, str]] = [dict(getattr(side, part)) for side in sides]
-        for key in dict.fromkeys(key for found in known for key in found):
-            lines.append((key, [found.get(key, "") for found in known]))
+        keys = dict.fromkeys(key for found in known for key in found)
+        lines += [(key, [found.get(key, "") for found in known]) for key in keys]
     same = ("folder", "started", "committed", "cases")
     return [
         {"name": name, "cells": cells, "differs": name not in same and len(set(cells)) > 1}

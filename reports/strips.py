@@ -1,5 +1,5 @@
-"""Two runs of one case: every launch a line with its samples and its median, and where the one run lies by the
-interval of the ratio, when the other stays where it is."""
+"""Two runs of one case: every launch a line with its samples and its median, and where the one run lies by
+the interval of the ratio, when the other stays where it is."""
 
 from __future__ import annotations
 
@@ -110,15 +110,18 @@ def _told(a: Strip, b: Strip, interval_ms: tuple[float, float] | None) -> str:
 
 def _samples(inside: Element, side: Strip, top: int, low: float, high: float, color: str) -> int:
     """A tick a sample, one path a run. Returns how many are beyond the axis."""
-    d, beyond = [], 0
+    d: list[str] = []
+    beyond = 0
     for row, launch in enumerate(side.samples_ms):
         beyond += sum(not low <= ms <= high for ms in launch)
         if row >= MOST_LAUNCHES:
             continue
         y = top + LAUNCH_HEIGHT * row + 1
-        for ms in _thinned(launch):
-            if low <= ms <= high:
-                d.append(f"M{number(WIDTH * (ms - low) / (high - low))} {y}v{LAUNCH_HEIGHT - 3}")
+        d += [
+            f"M{number(WIDTH * (ms - low) / (high - low))} {y}v{LAUNCH_HEIGHT - 3}"
+            for ms in _thinned(launch)
+            if low <= ms <= high
+        ]
     if d:
         path(inside, "".join(d), stroke=color, kind="sample")
     return beyond
@@ -161,8 +164,8 @@ FOREST_WIDTH, FOREST_HEIGHT = 130, 18
 def forest(
     ratio: float, interval: tuple[float, float] | None, *, widest_log: float, effect_percent: float
 ) -> Any:
-    """A ratio with its interval on one line, for a table: every row of it on the same logarithmic axis, with a
-    line at 1 and the smallest effect about it as a band. What leaves the axis ends in an arrow.
+    """A ratio with its interval on one line, for a table: every row of it on the same logarithmic axis, with
+    a line at 1 and the smallest effect about it as a band. What leaves the axis ends in an arrow.
 
     Args:
         ratio: B over A.

@@ -8,8 +8,8 @@ segmentation (Vostrikova 1981); one that does not is a slow-down that was mended
 segmentation cannot see. The surest arc is cut out, and each piece is searched again (`find_changes`).
 
 *Spikes.* One run off both its neighbours by more than three times the noise, with the noise by the median
-successive difference, is drawn in to that (`_without_spikes`, the idea of Hampel's filter, 1974): a machine is
-disturbed now and then, and two runs of which one was are no level.
+successive difference, is drawn in to that (`_without_spikes`, the idea of Hampel's filter, 1974): a machine
+is disturbed now and then, and two runs of which one was are no level.
 
 *The noise.* It is taken from successive differences (von Neumann 1941), s^2 = sum (x_t+1 - x_t)^2 / (2 m),
 over the m pairs that the arc's ends do not part, so the step itself is not in it, and an older step is in it
@@ -31,8 +31,8 @@ level, and nobody can tell which yet.
 Sources: A. B. Olshen, E. S. Venkatraman, R. Lucito, M. Wigler, Circular binary segmentation for the analysis
 of array-based DNA copy number data, Biostatistics 5 (2004) 557. L. Y. Vostrikova, Detecting "disorder" in
 multidimensional random processes, Soviet Math. Doklady 24 (1981) 55. J. von Neumann, Distribution of the
-ratio of the mean square successive difference to the variance, Ann. Math. Stat. 12 (1941) 367. F. R. Hampel, The
-influence curve and its role in robust estimation, J. Am. Stat. Assoc. 69 (1974) 383. The others are in
+ratio of the mean square successive difference to the variance, Ann. Math. Stat. 12 (1941) 367. F. R. Hampel,
+The influence curve and its role in robust estimation, J. Am. Stat. Assoc. 69 (1974) 383. The others are in
 `mtbench.compare.test`.
 """
 
@@ -41,6 +41,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +142,7 @@ def _shared_noise(logs: Sequence[Floats], cuts: Sequence[Sequence[int]]) -> _Noi
 
 def _within(x: Floats, bounds: Sequence[int]) -> tuple[float, float]:
     """The variance by the successive differences inside the pieces, and its degrees of freedom."""
-    parts = [x[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b - a >= LEAST_LEVEL]
+    parts = [x[a:b] for a, b in pairwise(bounds) if b - a >= LEAST_LEVEL]
     pairs = sum(len(part) - 1 for part in parts)
     if not pairs:
         return 0.0, 0.0
@@ -173,7 +174,7 @@ def _search(logs: dict[int, Floats], noise: _Noise, effect_log: float) -> dict[i
                 continue
             bounds = sorted({a, a + arc.start, a + arc.end, b})
             cuts[at] += bounds[1:-1]
-            following += [(at, x, y) for x, y in zip(bounds, bounds[1:], strict=False) if y - x >= LEAST_RUNS]
+            following += [(at, x, y) for x, y in pairwise(bounds) if y - x >= LEAST_RUNS]
         open_pieces = following
     return {at: sorted(cut) for at, cut in cuts.items()}
 

@@ -75,8 +75,8 @@ class Trend:
         if abs(shift) >= math.log1p(self.effect_percent / 100):
             longer = "longer" if shift > 0 else "less"
             found.append(
-                f"most backends took {100 * abs(math.expm1(shift)):.0f}% {longer} from this run on: it may be "
-                "the machine and not the code"
+                f"most backends took {100 * abs(math.expm1(shift)):.0f}% {longer} from this run on: "
+                "it may be the machine and not the code"
             )
         return found
 
