@@ -42,6 +42,7 @@ def _line(trend: Trend, number: int) -> dict[str, Any]:
         "number": number,
         "trend": trend,
         "name": _machine(trend.line),
+        "short": _parts(trend.line)[0][:30],
         "slower": sum(change.slower for change in trend.changes),
         "faster": sum(not change.slower for change in trend.changes),
         "at": [
@@ -69,12 +70,17 @@ def _labels(line: Line) -> list[str]:
 
 def _machine(line: Line) -> str:
     """In a few words."""
+    return ", ".join(_parts(line))
+
+
+def _parts(line: Line) -> list[str]:
+    """Its GPUs, its CPU, its threads."""
     machine = line.machine
     gpus = machine.get("GPUs", "none")
     found = [*([gpus] if gpus != "none" else []), machine.get("CPU", "a machine that no run names")]
     if "threads" in machine:
         found.append(f"{machine['threads']} threads")
-    return ", ".join(found)
+    return found
 
 
 def _row(change: Change, labels: Sequence[str]) -> dict[str, Any]:

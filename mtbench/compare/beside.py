@@ -101,7 +101,7 @@ def _on_its_device(a: Side, b: Side) -> tuple[Side, list[str]]:
         ", ".join(dict.fromkeys(row.device for row in found))
         for found in ((homes[case] for case in moved), moved.values())
     )
-    return replace(b, rows=rows), [f"device {here} and {there}"]
+    return replace(b, rows=rows), [f"device {here} and {there} (B's cases stand under A's names)"]
 
 
 def _by_case(side: Side) -> dict[str, TimedRow]:

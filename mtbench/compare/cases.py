@@ -56,7 +56,10 @@ def match(a: Side, b: Side) -> tuple[list[Matched], list[Unjudged]]:
         BadInput: no case is on both sides.
     """
     if not any(name in b.rows for name in a.rows):
-        raise BadInput(f"{a.path} and {b.path} have no case in common")
+        raise BadInput(
+            f"{a.path} and {b.path} have no case in common: measure the same attention, sizes and dtype "
+            "in both"
+        )
     matched: list[Matched] = []
     others: list[Unjudged] = []
     for name in [*a.rows, *(name for name in b.rows if name not in a.rows)]:

@@ -90,13 +90,19 @@ class Trend:
         return shared_shift([float(np.median(x)) for x in steps.values() if len(x) >= LEAST_VOICES])
 
     @property
+    def searched(self) -> int:
+        """Cases that runs enough have timed."""
+        times = [sum(level is not None for level in series.levels) for series in self.line.series]
+        return sum(count >= LEAST_RUNS for count in times)
+
+    @property
     def remarks(self) -> list[str]:
         """What a reader has to know of the line, each a sentence without its full stop."""
         found = [f"{side.path.name}: {text}" for side in self.line.sides for text in side.remarks]
-        short = sum(sum(level is not None for level in s.levels) < LEAST_RUNS for s in self.line.series)
-        if short:
-            some = "no case" if short == len(self.line.series) else f"all but {short} of the cases"
-            found.append(f"{some} could be searched for changes: that takes {LEAST_RUNS} runs with a time")
+        cases = len(self.line.series)
+        if self.searched < cases:
+            some = f"{self.searched or 'none'} of {cases} cases could be searched for changes"
+            found.append(f"{some}: that takes {LEAST_RUNS} runs with a time")
         return found
 
     @property
@@ -104,12 +110,15 @@ class Trend:
         """One line."""
         cases, changed = len(self.line.series), {change.series.id for change in self.changes}
         slower = sum(change.slower for change in self.changes)
-        steps = f"{slower} slower, {len(self.changes) - slower} faster" if self.changes else "no change"
-        within = f" in {len(changed)}" if self.changes else " in any"
+        if not self.searched:
+            found = f"too few to tell a change in any of {cases}"
+        elif not self.changes:
+            found = f"no change in any of {cases}"
+        else:
+            found = f"{slower} slower, {len(self.changes) - slower} faster in {len(changed)} of {cases}"
         return (
-            f"{self.runs} run{'' if self.runs == 1 else 's'} of one machine: {steps}{within} of "
-            f"{cases} case{'' if cases == 1 else 's'} "
-            f"(an effect under {self.effect_percent:g}% does not matter)"
+            f"{self.runs} run{'' if self.runs == 1 else 's'} of one machine: {found} "
+            f"case{'' if cases == 1 else 's'} (an effect under {self.effect_percent:g}% does not matter)"
         )
 
 
