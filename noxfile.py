@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "docs", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 
@@ -114,6 +114,17 @@ def typing(session: nox.Session) -> None:
     """mypy, strict, on the three packages."""
     install(session, "typing", "test")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in `site/`: a warning, a broken link or anything fetched from another host
+    is an error."""
+    groups = nox.project.dependency_groups(PYPROJECT, "docs")
+    session.install("-c", "constraints.txt", "-e", ".", *groups)
+    shutil.rmtree("site", ignore_errors=True)
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet", "docs", "site")
+    session.run("python", "scripts/check_site.py", "site")
 
 
 @nox.session(default=False, venv_backend="none")

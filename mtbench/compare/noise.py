@@ -26,7 +26,7 @@ class Scatter:
     cases: int
     """Over all pairs."""
     median_percent: float
-    """Of |log(B / A)|, as a percentage: half the cases differ by no more."""
+    """Of ``|log(B / A)|``, as a percentage: half the cases differ by no more."""
     p90_percent: float
     p95_percent: float
     max_percent: float

@@ -16,7 +16,7 @@ standard errors are widened until the middle case scatters as it should (`wideni
 empirical null), and a shift that most backends share is the machine's drift (`shared_shift`).
 
 *The smallest effect that matters.* With many launches any machine differs from itself by a proven half
-percent. The hypothesis tested is |log ratio| <= log(1 + effect) / 2 and not 0 (McCarthy and Smyth 2009,
+percent. The hypothesis tested is ``|log ratio|`` <= log(1 + effect) / 2 and not 0 (McCarthy and Smyth 2009,
 TREAT); the verdict asks the estimate itself to be beyond the whole effect.
 
 The many cases are held together by the false-discovery rate (Benjamini and Hochberg 1995).
