@@ -1,7 +1,7 @@
 """Whether a built site is whole: `nox -s docs` runs it over what Sphinx made.
 
-Every link between its pages must lead to a page and, where it names one, to an anchor that is there; and no page
-may fetch a script, a style, a font or a picture from another host.
+Every link between its pages must lead to a page and, where it names one, to an anchor that is there; and no
+page may fetch a script, a style, a font or a picture from another host.
 """
 
 from __future__ import annotations
@@ -67,18 +67,17 @@ def faults(site: Path) -> list[str]:
     found = [] if pages else [f"{site}: no page is there"]
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
-        for address in page.fetched:
-            if is_elsewhere(address) and not address.startswith("data:"):
-                found.append(f"{name}: fetches {address}")
+        elsewhere = [address for address in page.fetched if is_elsewhere(address)]
+        found += [f"{name}: fetches {address}" for address in elsewhere if not address.startswith("data:")]
         local = [address for address in (*page.links, *page.fetched) if not is_elsewhere(address)]
         for address in dict.fromkeys(local):
             parts = urlsplit(address)
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = pages[target].anchors if target in pages else None
             if not target.is_file():
                 found.append(f"{name}: {address} leads to nothing")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    found.append(f"{name}: {address} leads to no anchor")
+            elif parts.fragment and anchors is not None and unquote(parts.fragment) not in anchors:
+                found.append(f"{name}: {address} leads to no anchor")
     for style in sorted(site.rglob("*.css")):
         addresses = IN_A_STYLE.findall(style.read_text(encoding="utf-8"))
         found += [f"{style.relative_to(site)}: fetches {address}" for address in addresses]

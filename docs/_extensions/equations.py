@@ -1,7 +1,7 @@
-"""Formulas as MathML, made when the site is built, and equations that are linked by the paper's numbers.
+r"""Formulas as MathML, made when the site is built, and equations that are linked by the paper's numbers.
 
 A browser draws MathML itself: no script, no font and no picture is fetched. A displayed formula with
-``\\tag{13}`` shows that number and can be linked as ``#eq-13``; what a docstring calls ``eq 13`` links there.
+``\tag{13}`` shows that number and can be linked as ``#eq-13``; what a docstring calls ``eq 13`` links there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -28,8 +28,8 @@ def mathml(latex: str, display: str) -> str:
     """One formula; its source is kept for whoever copies it or listens to it."""
     made = convert(latex.strip(), display=display)
     try:
-        unknown = [text for text in ElementTree.fromstring(made).itertext() if "\\" in text]  # noqa: S314
-    except ElementTree.ParseError as error:
+        unknown = [text for text in ET.fromstring(made).itertext() if "\\" in text]  # noqa: S314
+    except ET.ParseError as error:
         unknown = [str(error)]
     if unknown:
         logger.warning("a formula cannot be shown: %s in %s", unknown, latex)
