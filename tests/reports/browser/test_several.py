@@ -77,10 +77,12 @@ def test_no_label_of_a_figure_is_cut_off_or_on_another(visit, several, width):
         """() => [...document.querySelectorAll("figure svg.strips, figure svg.course")]
             .filter((svg) => svg.checkVisibility()).flatMap((svg) => {
           const room = svg.closest("section").getBoundingClientRect();
-          const texts = [...svg.querySelectorAll("text")].filter((t) => getComputedStyle(t).display !== "none");
+          const texts = [...svg.querySelectorAll("text")]
+            .filter((t) => getComputedStyle(t).display !== "none");
           const boxes = texts.filter((t) => !t.getAttribute("transform"))
             .map((t) => [t.textContent, t.getBoundingClientRect()]);
-          const out = boxes.filter(([, b]) => b.left < room.left || b.right > room.right).map(([t]) => `cut: ${t}`);
+          const out = boxes.filter(([, b]) => b.left < room.left || b.right > room.right)
+            .map(([t]) => `cut: ${t}`);
           boxes.forEach(([t, a], n) => boxes.slice(n + 1).forEach(([u, b]) => {
             const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
             const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
