@@ -16,7 +16,7 @@ version = release = mtbench.__version__
 author = "The mtbench authors"
 project_copyright = "The mtbench authors, MIT licence"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "equations"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "equations", "recorded"]
 exclude_patterns = ["_extensions"]
 suppress_warnings: list[str] = []
 show_warning_types = True

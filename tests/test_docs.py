@@ -40,7 +40,7 @@ DOCUMENTS = sorted(
 )
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w.]+)\n")
-DATA = {"text", "{toctree}", "{eval-rst}"}
+DATA = {"text", "{toctree}", "{eval-rst}", "{recorded-reports}"}
 EITHER = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
