@@ -1,8 +1,8 @@
 """How large a report of many rows is, how long it takes to make, and how soon Chromium shows it.
 
-`python scripts/report_at_size.py --json FILE` makes a synthetic run of 5,000 rows, as the tests of the page do,
-writes its report with every figure, and opens it several times with no network. It wants the dependency group
-`test` and a Chromium, found on the path or named in MTBENCH_CHROMIUM.
+`python scripts/report_at_size.py --json FILE` makes a synthetic run of 5,000 rows, as the tests of the page
+do, writes its report with every figure, and opens it several times with no network. It wants the dependency
+group `test` and a Chromium, found on the path or named in MTBENCH_CHROMIUM.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from mtbench.registry import import_part  # noqa: E402
 from screenshots import start  # noqa: E402
+
+from mtbench.registry import import_part  # noqa: E402
 from tests.reports.conftest import full_rows, write_run  # noqa: E402
 
-SEEN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
+SEEN = "new Promise((f) => requestAnimationFrame(() => requestAnimationFrame(() => f(performance.now()))))"
 """Milliseconds from the start of the navigation until the page has been painted."""
 FOUND = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
 
@@ -73,7 +74,8 @@ def main() -> None:
             "openings": [{name: round(value, 3) for name, value in t.items()} for t in times],
         }
         browser.close()
-    print(f"{found['rows']} rows, {found['figures']} figures: {found['bytes'] / 1e6:.2f} MB, made in {made:.0f} s")
+    size = f"{found['bytes'] / 1e6:.2f} MB"
+    print(f"{found['rows']} rows, {found['figures']} figures: {size}, made in {made:.0f} s")
     for name in times[0]:
         values = sorted(t[name] for t in times)
         print(f"{name}: median {statistics.median(values):.2f}, from {values[0]:.2f} to {values[-1]:.2f}")
