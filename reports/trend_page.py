@@ -79,7 +79,7 @@ def _parts(line: Line) -> list[str]:
     gpus = machine.get("GPUs", "none")
     found = [*([gpus] if gpus != "none" else []), machine.get("CPU", "a machine that no run names")]
     if "threads" in machine:
-        found.append(f"{machine['threads']} threads")
+        found.append(f"{machine['threads']} thread{'' if machine['threads'] == '1' else 's'}")
     return found
 
 
