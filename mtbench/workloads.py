@@ -83,11 +83,15 @@ class Workload:
     """The most that one row may take, building included."""
     backends: tuple[str, ...] | None = None
     """Whose rows they are, where no others are asked for; None is mtbench's own without its peers."""
+    named_forms: tuple[str, ...] = ()
+    """Forms that were asked for by name: each has a row, also where a backend lacks it (it will say so). A
+    preset's own grids name the forms of all backends at once, and each backend has rows of those it has."""
 
     def override(self, **axes: object) -> Workload:
         """The same with some axes replaced in every grid; None leaves an axis as it is."""
         given: dict[str, Any] = {name: value for name, value in axes.items() if value is not None}
-        return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
+        grids = tuple(replace(grid, **given) for grid in self.grids)
+        return replace(self, grids=grids, named_forms=given.get("form", self.named_forms))
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json, so that a run can be gone on with."""
@@ -107,6 +111,7 @@ class Workload:
                 "grids": tuple(grids),
                 "sampling": Sampling(**data["sampling"]),
                 "backends": None if backends is None else tuple(backends),
+                "named_forms": tuple(data.get("named_forms", ())),
             }
         )
 

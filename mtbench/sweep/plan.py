@@ -56,16 +56,15 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
     known = {
         form for backend in backends.values() for kind in _kinds(workload) for form in backend.forms(kind)
     }
-    for grid in workload.grids:
-        for form in grid.form or ():
-            if form not in known and workload.name == "":
-                raise BadInput(f"unknown form {form!r}: {nearest(form, sorted(known))}")
+    for form in workload.named_forms:
+        if form not in known:
+            raise BadInput(f"unknown form {form!r}: {nearest(form, sorted(known))}")
     rows = []
     for asked, backend in backends.items():
         seen: set[str] = set()
         for grid in workload.grids:
             for case in grid.cases():
-                for form in _forms(grid, backend, case, whole=workload.name == ""):
+                for form in _forms(grid, backend, case, named=bool(workload.named_forms)):
                     row = PlannedRow(case=case, asked=asked, backend=backend.name, form=form)
                     if row.id not in seen:
                         seen.add(row.id)
@@ -97,13 +96,12 @@ def _kinds(workload: Workload) -> Iterable[str]:
     return dict.fromkeys(kind for grid in workload.grids for kind in grid.attention)
 
 
-def _forms(grid: Grid, backend: Backend, case: Case, *, whole: bool) -> Sequence[str]:
-    """A form that was asked for by name has a row even where the backend lacks it (it will say so); a preset
-    names the forms of all backends at once, and each has a row for its own."""
+def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence[str]:
+    """See `Workload.named_forms`."""
     own = backend.forms(case.spec.kind)
     if grid.form is None:
         return own
-    return grid.form if whole else [form for form in own if form in grid.form]
+    return grid.form if named else [form for form in own if form in grid.form]
 
 
 def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:
