@@ -202,9 +202,9 @@ def run(
 
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
-    """The report, one line, and the exit code."""
-    report_file = _reports().write_report(folder)
-    typer.echo(f"\n{outcome.summary}\nreport: {report_file}")
+    """One line, the report, and the exit code."""
+    typer.echo(f"\n{outcome.summary}")
+    typer.echo(f"report: {_write_report(folder)}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)
@@ -239,7 +239,7 @@ def report(
         given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        typer.echo(f"report: {_reports().write_report(runs[0])}")
+        typer.echo(f"report: {_write_report(runs[0])}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT
@@ -425,6 +425,17 @@ def _measure_again(
     if outcome.interrupted:
         typer.echo(f"\ninterrupted: what was measured is in {folder}", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _write_report(folder: Path) -> Path:
+    try:
+        page: Path = _reports().write_report(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` makes "
+            "the report when there is room"
+        ) from error
+    return page
 
 
 def _write(option: str, file: Path, text: str) -> None:

@@ -152,6 +152,27 @@ def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) ->
     assert kept.unreadable_lines == 0
 
 
+def test_a_disk_that_is_full_by_the_report_is_one_line(tmp_path: Path, mtbench: Mtbench) -> None:
+    words = [*SMALL, "--backend", str(FAULTY), "--seq-len", "8", "--out", "r"]
+    done = subprocess.run(
+        # Enough for the rows and the figures, not for the page, which carries a library of 1 MB and more.
+        [*started_with("resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    assert line == (
+        "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report when "
+        "there is room"
+    )
+    assert "1 ok" in done.stdout
+    assert not list((tmp_path / "r").glob("*.new"))
+    assert [row.status for row in Run.load(tmp_path / "r")] == ["ok"]
+    assert mtbench("report", "r").returncode == 0
+
+
 def test_a_device_without_space_is_told(tmp_path: Path) -> None:
     (tmp_path / "measurements.jsonl").symlink_to("/dev/full")
     row = Measurement(case=Case(), backend="b", form="f", status="ok")
