@@ -432,8 +432,8 @@ def _write_report(folder: Path) -> Path:
         page: Path = _reports().write_report(folder)
     except OSError as error:
         raise StorageError(
-            f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` makes "
-            "the report when there is room"
+            f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` "
+            "makes the report when there is room"
         ) from error
     return page
 

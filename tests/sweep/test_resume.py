@@ -121,6 +121,18 @@ def test_two_runs_never_write_one_folder(tmp_path: Path, mtbench: Mtbench) -> No
         pass
 
 
+def test_a_run_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path, mtbench: Mtbench) -> None:
+    """What is there by then: a lock that nobody holds, and a file for rows."""
+    RunFolder.create(tmp_path / "r").close()
+    assert mtbench("run", "--resume", "r").returncode == 2
+    done = mtbench(*SMALL, "--backend", FAULTY, "--seq-len", "8", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "r" / "run.json").unlink()
+    done = mtbench(*SMALL, "--backend", FAULTY, "--seq-len", "16", "--out", "r")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "already holds rows" in done.stderr
+
+
 def test_kill_9_at_random_moments_loses_and_repeats_nothing() -> None:
     script = ROOT / "scripts" / "kill_and_resume.py"
     done = subprocess.run(
@@ -164,8 +176,8 @@ def test_a_disk_that_is_full_by_the_report_is_one_line(tmp_path: Path, mtbench: 
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
     assert line == (
-        "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report when "
-        "there is room"
+        "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report "
+        "when there is room"
     )
     assert "1 ok" in done.stdout
     assert not list((tmp_path / "r").glob("*.new"))
@@ -195,6 +207,9 @@ def test_launches_are_joined_into_one_row() -> None:
     assert row.flags == ("noisy",)
     assert row.stage_s == {"build": 3.0}
     assert Measurement.from_row(json.loads(json.dumps(row.to_row()))) == row
+    ended = [launch(1.0, wall_reason=end) for end in ("interval", "time limit", "interval")]
+    assert ended[0].joined(ended[1]).joined(ended[2]).wall_reason == "time limit"
+    assert ended[0].joined(ended[2]).wall_reason == "interval"
     failed = row.joined(launch(1.0, status="wrong", reason="o beyond tolerance"))
     assert (failed.status, failed.reason) == ("wrong", "launch 4: o beyond tolerance")
     assert not failed.ranked
