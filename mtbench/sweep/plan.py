@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mtbench.backend import Backend
+from mtbench.backend import Backend, is_interpreted
 from mtbench.errors import BadInput, nearest
 from mtbench.results import Measurement
 from mtbench.spec import Case
@@ -98,6 +98,8 @@ def _kinds(workload: Workload) -> Iterable[str]:
 
 def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence[str]:
     """See `Workload.named_forms`."""
+    if not (grid.interpreted or named) and is_interpreted(backend, case.device):
+        return ()
     own = backend.forms(case.spec.kind)
     if grid.form is None:
         return own
