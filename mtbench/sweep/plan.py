@@ -98,12 +98,12 @@ def _kinds(workload: Workload) -> Iterable[str]:
 
 def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence[str]:
     """See `Workload.named_forms`."""
-    if not (grid.interpreted or named) and is_interpreted(backend, case.device):
+    if named:
+        return grid.form or ()
+    if not grid.interpreted and is_interpreted(backend, case.device):
         return ()
-    own = backend.forms(case.spec.kind)
-    if grid.form is None:
-        return own
-    return grid.form if named else [form for form in own if form in grid.form]
+    own = [form for form in backend.forms(case.spec.kind) if form not in grid.without]
+    return own if grid.form is None else [form for form in own if form in grid.form]
 
 
 def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:

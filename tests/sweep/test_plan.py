@@ -6,6 +6,7 @@ import pytest
 
 from mtbench import load_backend
 from mtbench.registry import BUILTIN_BACKENDS, PEERS
+from mtbench.spec import ATTENTIONS
 from mtbench.sweep.plan import PlannedRow, plan_rows
 from mtbench.workloads import PRESETS, Workload
 
@@ -29,6 +30,16 @@ def test_the_preset_default_sweeps_each_axis_around_a_point_for_every_backend() 
         timed = {(1024, 1, 64), (256, 4, 64), (256, 1, 32), (256, 1, 128)}
         wanted = {(64, 1, 64), (256, 1, 64)} | (set() if name in INTERPRETED else timed)
         assert points == wanted, name
+
+
+def test_the_preset_quick_has_every_form_once_and_at_512_tokens_what_is_quick() -> None:
+    for name, rows in planned(PRESETS["quick"]).items():
+        forms = {n: {row.form for row in rows if row.case.seq_len == n} for n in (64, 512)}
+        backend = load_backend(name)
+        assert forms[64] == {form for kind in ATTENTIONS for form in backend.forms(kind)}, name
+        assert forms[512] == (set() if name in INTERPRETED else forms[64] - {"recurrent"}), name
+    asked = planned(PRESETS["quick"].override(form=("recurrent",)))
+    assert sizes(asked["jax"], "seq_len") == {64, 512}
 
 
 @pytest.mark.parametrize("name", INTERPRETED)
