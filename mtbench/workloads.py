@@ -149,7 +149,7 @@ PRESETS = {
         Workload(
             name="quick",
             why=(
-                "a first look in under two minutes on two cores: every backend and form at 64 tokens, and at 512 "
+                "a first look in under two minutes on two cores: every backend and form at 64 tokens, at 512 "
                 "all but what goes token by token or is only interpreted"
             ),
             grids=(
