@@ -38,10 +38,18 @@ def sweep(folder: Path, arguments: str, **env: str) -> Run:
 
 
 def test_five_milliseconds_are_five_milliseconds(tmp_path: Path) -> None:
-    (row,) = sweep(tmp_path, "--backend logged --form takes_5_ms --seq-len 16")
-    assert row.wall_ms is not None
-    assert row.wall_ms.median == pytest.approx(5.0, rel=0.01)
-    assert row.machine[0]["seconds"] >= 30 * 0.005
+    """Or the row says that something else had the CPU: then the call did take longer."""
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        (row,) = sweep(folder, "--backend logged --form takes_5_ms --seq-len 16")
+        assert row.wall_ms is not None
+        assert row.wall_ms.minimum == pytest.approx(5.0, rel=0.01)
+        assert row.machine[0]["seconds"] >= 30 * 0.005
+        if "noisy" not in row.flags:
+            assert row.wall_ms.median == pytest.approx(5.0, rel=0.01)
+            return
+        assert row.wall_ms.median > 0.99 * 5.0
 
 
 @pytest.mark.parametrize(
