@@ -12,7 +12,7 @@ from mtbench.results import Measurement
 from mtbench.spec import Case
 from mtbench.workloads import Grid, Workload
 
-__all__ = ["PlannedRow", "order", "plan_rows"]
+__all__ = ["PlannedRow", "order", "orders", "plan_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,13 @@ def order(rows: Sequence[PlannedRow], *, seed: int, interleaved: bool) -> list[P
     for together in by_case.values():
         shuffle(together)
     return [row for together in by_case.values() for row in together]
+
+
+def orders(
+    rows: Sequence[PlannedRow], *, seed: int, interleaved: bool, launches: int
+) -> list[list[PlannedRow]]:
+    """That of each launch, every one by a seed of its own."""
+    return [order(rows, seed=seed + launch, interleaved=interleaved) for launch in range(launches)]
 
 
 def _kinds(workload: Workload) -> Iterable[str]:
