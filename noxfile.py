@@ -48,16 +48,14 @@ def tests(session: nox.Session) -> None:
     """The test suite, and the Triton kernels' sizes, gradients and segments once more in the oldest Triton
     that is supported. Positional arguments go to pytest, which is then all that is run.
 
-    The backends' tests share the cores, as most of them compile and compare numbers. Those that measure, and
-    all the others, have the machine for themselves.
+    The tests share the cores, but for those that measure, which have the machine for themselves.
     """
     install(session, "test")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("python", "-m", "pytest", *AT_ONCE, "tests/backends", "-m", "not alone")
-    session.run("python", "-m", "pytest", "tests/backends", "-m", "alone")
-    session.run("python", "-m", "pytest", "--ignore=tests/backends")
+    session.run("python", "-m", "pytest", *AT_ONCE, "-m", "not alone")
+    session.run("python", "-m", "pytest", "-m", "alone")
     if sys.platform == "linux":
         oldest = Path(session.create_tmp()) / "oldest"
         shutil.rmtree(oldest, ignore_errors=True)

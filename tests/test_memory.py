@@ -18,6 +18,8 @@ from mtbench.measure.memory import SAMPLED, VMHWM, _sampled, host_peak
 from tests.known.faulty import BLOCKS
 from tests.processes import in_a_fresh_process
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 

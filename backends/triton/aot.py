@@ -34,9 +34,9 @@ __all__ = [
     "Resources",
     "compiled",
     "decode_resources",
+    "forward_compiled",
     "main",
     "resources",
-    "single_pass_resources",
 ]
 
 HOPPER = 90
@@ -74,13 +74,13 @@ def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> lis
     return found
 
 
-def single_pass_resources(case: Case, capability: int = HOPPER) -> list[Resources]:
-    """The same of the look-back scan, which no case takes by itself."""
+def forward_compiled(module: str, case: Case, capability: int = HOPPER) -> list[tuple[Resources, bytes]]:
+    """The same of a forward that no case takes by itself: the look-back scan, or the near field."""
     enter("cuda")
-    module = importlib.import_module(f"{__package__}.single_pass")
+    forward = importlib.import_module(f"{__package__}.{module}")
     found: list[tuple[Resources, bytes]] = []
-    module.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case))
-    return [kernel for kernel, _ in found]
+    forward.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case))
+    return found
 
 
 def decode_resources(

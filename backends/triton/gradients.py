@@ -40,15 +40,17 @@ __all__ = ["gradients"]
 def query_gradients(
     q, k, v, o, do, dq, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
-    MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr,
-    LV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
+    BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dq, and delta for the kernel after it. With S, P, z where a chunk starts, c(i) as in `scan`::
 
         dphi(q_i) = (S + c(i) P) g_i - delta_i z + sum_{j<=i} [u(i-j) (g_i . v_j) - delta_i] phi(k_j)
 
-    Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence.
+    Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence. `FORGETS` is
+    what it is in `scan`.
 
     Tiling: one program a (batch, head, block of BD columns) and segment, over chunks of BT positions; S and
     P, transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
@@ -90,6 +92,10 @@ def query_gradients(
         u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT]
+    if FORGETS:
+        S += beta * P
+        P = operand(P, DOT)
+        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT]
     length = tl.minimum(segment, n - first)
     key_count = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
@@ -125,7 +131,11 @@ def query_gradients(
             Z += groups_sum(phi_k, GROUPS)
             phi_k = operand(phi_k, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
-            if MOMENTUM:
+            if FORGETS:
+                S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
+                P = tl.full([BV, BD], 0.0, tl.float32)
+                P = operand(product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, P, DOT), DOT)
+            elif MOMENTUM:
                 S = product(tl.trans(operand(values * u_end[:, None], DOT)), phi_k, S + chunk_carry * P, DOT)
                 P = product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, chunk_keep * P, DOT)
             else:
@@ -147,10 +157,10 @@ def query_gradients(
 def key_value_gradients(
     q, k, v, do, dk, dv, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
-    MOMENTUM: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr, KEYS: tl.constexpr,
-    VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-    BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, WHOLE: tl.constexpr,
-    GROUPS: tl.constexpr, DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr,
+    KEYS: tl.constexpr, VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr,
+    WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dk (`KEYS`), dv (`VALUES`) or both, from the last chunk to the first. With R, its momentum Q
     and y of all queries after a chunk of C, j = 1..C inside it::
@@ -159,9 +169,9 @@ def key_value_gradients(
         dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
         R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
 
-    Without `CAUSAL` the sums within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both
-    R terms get the key's own weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys
-    past that get zeros.
+    Where a chunk `FORGETS`, R and Q are what S and P are in `scan`, back in time. Without `CAUSAL` the sums
+    within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both R terms get the key's own
+    weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys past that get zeros.
 
     Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q, transposed,
     [BV, BD], y in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of
@@ -211,6 +221,10 @@ def key_value_gradients(
         u_start = tl.load(u + tl.minimum(t, last))  # [BT]
         b_start = tl.load(b + tl.minimum(t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
+    if FORGETS:
+        R += beta * Q
+        Q = operand(Q, DOT)
+        carry = -beta * beta * tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
     for index in range(chunks):
         start = (chunks - 1 - index) * BT
         real = rows_before(t, length - start, WHOLE)
@@ -263,7 +277,11 @@ def key_value_gradients(
                     scores = tl.where(lag >= 0, scores, 0.0)
                 grad_v = product(operand(scores, DOT), g, grad_v, DOT)
             Y += fresh
-            if MOMENTUM:
+            if FORGETS:
+                R = product(tl.trans(g), phi_q, R, DOT)
+                Q = tl.full([BV, BD], 0.0, tl.float32)
+                Q = operand(product(tl.trans(operand(scaled * b_start[:, None], DOT)), phi_q, Q, DOT), DOT)
+            elif MOMENTUM:
                 weighted = tl.trans(operand(scaled * u_start[:, None], DOT))  # [BV, BT]
                 R = product(weighted, phi_q, R + chunk_carry * Q, DOT)
                 weighted = tl.trans(operand(scaled * b_start[:, None], DOT))

@@ -23,6 +23,9 @@ MOST = 64
 GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
 
+HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
+"""What a product's operand is rounded by at the most, of itself."""
+
 NO_DECAY = Decay(carry=0.0, keep=0.0)
 """Linear attention's, which no kernel reads."""
 
@@ -74,6 +77,13 @@ class Plan:
         """What a state becomes over that many positions."""
         return decay(self.case.spec.beta, positions) if self.u is not None else NO_DECAY
 
+    def forgets(self, tiles: Tiles) -> bool:
+        """Whether beta^(rows + 2) is lost in the rounding of a product's operands. So much at the most is the
+        weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
+        """
+        spec = self.case.spec
+        return self.u is not None and spec.causal and spec.beta ** (tiles.rows + 2) <= HALF_UNIT[self.dot]
+
     def whole(self, cut: Cut, tiles: Tiles) -> bool:
         """Whether every chunk has all its rows, and every row is real."""
         return self.lengths is None and cut.length % tiles.rows == 0
@@ -111,6 +121,7 @@ class Plan:
         causal = self.case.spec.causal
         return {
             "MOMENTUM": self.u is not None,
+            "FORGETS": self.forgets(tiles),
             "CAUSAL": causal,
             "SEGMENTED": self.queries.segments > 1 or not causal,
             "D": self.case.head_dim,
@@ -129,8 +140,10 @@ class Plan:
     @property
     def config(self) -> Mapping[str, Any]:
         """For the results' record."""
+        if self.case.spec.kind == "softmax":
+            return asdict(self.tiles)
         cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
-        return asdict(self.tiles) | (cuts if self.case.spec.kind != "softmax" else {})
+        return asdict(self.tiles) | cuts | {"forgets": self.forgets(self.tiles)}
 
 
 def make_plan(

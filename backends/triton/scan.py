@@ -15,9 +15,9 @@ __all__ = ["attention"]
 @triton.jit
 def scanned(
     S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
-    eps, MOMENTUM: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr,
-    DOT: tl.constexpr,
+    eps, MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr,
+    DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr,
+    WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The output of a segment of `length` positions, of which the first `held` have real keys, from the
     states S, P and Z before it; see `scan`. q, k, v, o and den point to its first position."""
@@ -34,6 +34,10 @@ def scanned(
         u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT], a key's weight at the chunk's end
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
+    if FORGETS:
+        S += beta * P
+        P = operand(P, DOT)
+        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT]
     for start in range(0, length, BT):
         real = rows_before(t, length - start, WHOLE)
         seen = real
@@ -69,7 +73,11 @@ def scanned(
         out = (num * share[:, None]).to(o.dtype.element_ty)
         tl.store(o + v_tile, out, mask=both(real[:, None], in_value[None, :], ALL_V))
 
-        if MOMENTUM:
+        if FORGETS:
+            S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
+            P = tl.full([BV, BD], 0.0, tl.float32)
+            P = operand(product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, P, DOT), DOT)
+        elif MOMENTUM:
             S = product(tl.trans(operand(values * u_end[:, None], DOT)), phi_k, S + chunk_carry * P, DOT)
             P = product(tl.trans(operand(values * b_end[:, None], DOT)), phi_k, chunk_keep * P, DOT)
         else:
@@ -84,9 +92,9 @@ def scanned(
 def scan(
     q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
     beta, chunk_carry, chunk_keep, gain, eps,
-    MOMENTUM: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
-    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr,
-    GROUPS: tl.constexpr, DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
+    NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
     of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
@@ -98,6 +106,12 @@ def scan(
 
     Linear attention is the same with u = 1 and no P, and pays for neither. Keys past their sequence's
     `lengths` add nothing. `KEEP` stores den, for the backward.
+
+    Where a chunk `FORGETS` what came before the last one, beta^(C+2) being lost in the rounding of a
+    product's operands, P is of the last chunk alone and lies in their dtype, and S has every key at weight
+    1::
+
+        num_i = phi(q_i)^T (S - beta^(i+1) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
 
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
     transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
@@ -129,7 +143,7 @@ def scan(
     held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     scanned(
         S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
-        eps, MOMENTUM, KEEP, D, DV, BD, BV, BT, NV, WHOLE, GROUPS, DOT,
+        eps, MOMENTUM, FORGETS, KEEP, D, DV, BD, BV, BT, NV, WHOLE, GROUPS, DOT,
     )  # fmt: skip
 
 
@@ -150,7 +164,13 @@ def attention(
             *(case.seq_len, case.heads, cut.segment, cut.segments),
             *(spec.beta, over.carry, over.keep, plan.gain, spec.eps),
         ),
-        {"MOMENTUM": plan.u is not None, "SEGMENTED": cut.segments > 1, "KEEP": keep, **plan.constants},
+        {
+            "MOMENTUM": plan.u is not None,
+            "FORGETS": plan.forgets(plan.tiles),
+            "SEGMENTED": cut.segments > 1,
+            "KEEP": keep,
+            **plan.constants,
+        },
         plan.tiles,
     )
     return o, (den, *before) if keep else ()

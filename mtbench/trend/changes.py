@@ -124,8 +124,8 @@ def _typical_noise(x: Floats) -> float:
 def _without_spikes(x: Floats, noise: float) -> Floats:
     """Every run within `SPIKE` times the noise of what its two neighbours span, at an end its nearest two.
 
-    >>> _without_spikes(np.array([0.0, 0, 9, 0, 5, 5]), 1.0).tolist()
-    [0.0, 0.0, 3.0, 0.0, 5.0, 5.0]
+    >>> _without_spikes(np.array([0.0, 0, 9, 0, 0, 5, 5]), 1.0).tolist()
+    [0.0, 0.0, 3.0, 0.0, 0.0, 5.0, 5.0]
     """
     around = np.stack([np.concatenate([x[2:3], x[:-1]]), np.concatenate([x[1:], x[-3:-2]])])
     found: Floats = np.clip(x, around.min(axis=0) - SPIKE * noise, around.max(axis=0) + SPIKE * noise)

@@ -297,16 +297,19 @@
   }
 
   function axis(which, values, log) {
+    const unit = state.y.split("-")[0];
     const made = {
       type: log ? "log" : "linear",
       gridcolor: color("--line"),
       linecolor: color("--muted"),
       zeroline: false,
       automargin: true,
-      exponentformat: { tokens: "SI", error: "power" }[state.y.split("-")[0]] ?? "none",
+      exponentformat: { tokens: "SI", error: "power" }[unit] ?? "none",
       fixedrange: false,
     };
     if (state.zoom[which]) made.range = state.zoom[which];
+    // Else plotly writes a lone 2 and 5 between two decades.
+    if (which === "y" && log && unit !== "error") made.tickformat = unit === "tokens" ? "~s" : "~r";
     if (which === "x" && log) {
       const ticks = thinned([...new Set(values)].sort((a, b) => a - b));
       made.tickvals = ticks;

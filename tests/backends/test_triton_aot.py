@@ -53,7 +53,7 @@ from mtbench.registry import import_part
 aot = import_part("backends.triton.aot")
 for kind in ("linear", "momentum"):
     case = Case(spec=AttentionSpec(kind=kind), heads=2, seq_len=16384, dtype="bfloat16", device="cuda")
-    for found in aot.single_pass_resources(case):
+    for found, _ in aot.forward_compiled("single_pass", case):
         print(json.dumps(dataclasses.asdict(found)))
 """
 

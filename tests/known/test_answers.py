@@ -13,6 +13,8 @@ import pytest
 from mtbench.results import Run
 from tests.known.package import install
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 

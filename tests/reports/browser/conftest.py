@@ -46,10 +46,12 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Open]:
-    """Open a report; when the test ends, nothing was fetched but the page and nothing was complained of."""
+    """Open a report; when the test ends, nothing was fetched but what was opened and nothing was complained
+    of."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
     fetched: list[str] = []
+    asked_for: list[str] = []
 
     def go(path: Path, fragment: str = "", **options: object) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
@@ -60,6 +62,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))
         page.on("request", lambda request: fetched.append(request.url.partition("#")[0]))
+        asked_for.append(path.as_uri())
         page.goto(path.as_uri() + fragment)
         return page
 
@@ -67,7 +70,7 @@ def visit(browser: Browser) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert complaints == []
-    assert {url for url in fetched if not url.startswith("blob:")} <= set(fetched[:1])
+    assert {url for url in fetched if not url.startswith("blob:")} <= set(asked_for)
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def large(tmp_path_factory, sweep, save, write_page):
     return write_page(empty.with_measurements(tuple(rows.values())[:5000]))
 
 
+@pytest.mark.alone
 def test_five_thousand_rows_open_fast_and_all_of_them_can_be_found(visit, large):
     assert large.stat().st_size < 8_000_000
     times = []
