@@ -142,20 +142,27 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) -> None:
-    """A limit on the size of a file stands in for the disk: the same write fails in the same place."""
-    sizes = ",".join(map(str, range(8, 40)))
-    words = [*SMALL, "--backend", str(FAULTY), "--seq-len", sizes, "--out", "r"]
+def ended_by_a_full_disk(folder: Path, most: int, sizes: str) -> tuple[str, str]:
+    """What a run says on stdout, and in one line on stderr, where no file can have more bytes than that."""
     done = subprocess.run(
-        [*started_with("resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"), *words],
-        cwd=tmp_path,
+        [
+            *started_with(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))"),
+            *(*SMALL, "--backend", str(FAULTY), "--seq-len", sizes, "--out", "r"),
+        ],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    return done.stdout, line
+
+
+def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for the disk: the same write fails in the same place."""
+    sizes = ",".join(map(str, range(8, 40)))
+    _, line = ended_by_a_full_disk(tmp_path, 40_000, sizes)
     kept = Run.load(tmp_path / "r")
-    (line,) = lines
     assert line == (
         f"mtbench: r/measurements.jsonl cannot be written: File too large; the {len(kept.measurements)} rows "
         "before it are kept: make room, then `mtbench run --resume r`"
@@ -165,21 +172,13 @@ def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) ->
 
 
 def test_a_disk_that_is_full_by_the_report_is_one_line(tmp_path: Path, mtbench: Mtbench) -> None:
-    words = [*SMALL, "--backend", str(FAULTY), "--seq-len", "8", "--out", "r"]
-    done = subprocess.run(
-        # Enough for the rows and the figures, not for the page, which carries a library of 1 MB and more.
-        [*started_with("resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))"), *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    # Enough for the rows and the figures, not for the page, which carries a library of 1 MB and more.
+    told, line = ended_by_a_full_disk(tmp_path, 700_000, "8")
     assert line == (
         "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report "
         "when there is room"
     )
-    assert "1 ok" in done.stdout
+    assert "1 ok" in told
     assert not list((tmp_path / "r").glob("*.new"))
     assert [row.status for row in Run.load(tmp_path / "r")] == ["ok"]
     assert mtbench("report", "r").returncode == 0
