@@ -46,6 +46,7 @@ __all__ = [
     "Unsupported",
     "caveats_of",
     "dims_up_to",
+    "is_interpreted",
     "partial_of",
 ]
 
@@ -168,8 +169,8 @@ class Kernel(Protocol):
 class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
-    It may also have ``caveats``, a tuple of `Caveat`, and ``partials``, one of `Partial`: read them with
-    `caveats_of` and `partial_of`.
+    It may also have ``caveats``, a tuple of `Caveat`, ``partials``, one of `Partial`, and ``interpreted_on``,
+    names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`.
     """
 
     name: str
@@ -193,6 +194,11 @@ class Backend(Protocol):
 def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
     """What a backend declares as its caveats: none, where it says nothing of them."""
     return tuple(getattr(backend, "caveats", ()))
+
+
+def is_interpreted(backend: Backend, device: str) -> bool:
+    """Whether its kernels are only interpreted on that device: right numbers slowly, and no times."""
+    return device in getattr(backend, "interpreted_on", ())
 
 
 def dims_up_to(most: int) -> tuple[Limit, Limit]:
@@ -258,6 +264,8 @@ class DeclaredBackend(ABC):
     form_table: Mapping[str, tuple[str, ...]]
     """The forms of each attention kind."""
     devices: tuple[str, ...] = ("cpu", "cuda")
+    interpreted_on: tuple[str, ...] = ()
+    """Of the devices, those on which its kernels are interpreted: such a row has errors and no times."""
     requires: tuple[Requirement, ...] = ()
     limits: tuple[Limit, ...] = ()
     """Checked in order; the first that applies is the reason."""

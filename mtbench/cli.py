@@ -28,17 +28,29 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="mtbench",
     help="How softmax, linear and momentum attention compare: speed, memory and agreement, measured.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # With markup every [default: ...] would be taken for some and not shown, and --help would import rich.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What is wrong with options and arguments; typer has a click of its own or not, by its version."""
 
 
 def main() -> None:
     """The console script: errors in the input become one line."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:  # Ctrl-C outside of a sweep
+        print("mtbench: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
+    except USAGE_ERROR as error:
+        command = error.ctx.command_path if error.ctx else "mtbench"
+        text = " ".join(error.format_message().split()).rstrip(".")
+        print(f"mtbench: {text}: `{command} --help` has what there is", file=sys.stderr)  # noqa: T201
+        sys.exit(BAD_INPUT)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -56,13 +68,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(BAD_INPUT)
 
 
 SIZES = "Takes commas (256,1024) and geometric ranges (256:16384:x2)."
@@ -138,7 +153,7 @@ def run(
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
-    """Sweep attentions over backends and sizes, and leave a folder with a report.
+    """Sweep attentions over backends and sizes, and leave a report.
 
     Exit code: 0 when every row is ok, unsupported, unavailable or oom; 1 when one is wrong, crash, timeout or
     error; 2 for bad input; 130 after Ctrl-C, which keeps what was measured and writes the report.
@@ -187,9 +202,9 @@ def run(
 
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
-    """The report, one line, and the exit code."""
-    report_file = _reports().write_report(folder)
-    typer.echo(f"\n{outcome.summary}\nreport: {report_file}")
+    """One line, the report, and the exit code."""
+    typer.echo(f"\n{outcome.summary}")
+    typer.echo(f"report: {_write_report(folder)}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)
@@ -214,16 +229,17 @@ def report(
         bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
     ] = False,
 ) -> None:
-    """Build a run's report again, from its folder alone; or set several runs side by side.
+    """Build a run's report again, or set several runs side by side.
 
-    Of several the first is the baseline, and each of the others is compared with it, as by `mtbench compare`;
-    runs of machines that differ stand side by side and are not judged.
+    One is made from its folder alone. Of several the first is the baseline, and each of the others is
+    compared with it, as by `mtbench compare`; runs of machines that differ stand side by side and are not
+    judged.
     """
     if len(runs) == 1:
         given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        typer.echo(f"report: {_reports().write_report(runs[0])}")
+        typer.echo(f"report: {_write_report(runs[0])}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT
@@ -251,7 +267,10 @@ def figures(
         Path | None, typer.Option(help="A folder for them. [default: figures-STYLE in the run's]")
     ] = None,
 ) -> None:
-    """Write every figure of a run's report alone, each with its data (.csv) and a caption (.txt)."""
+    """Write every figure of a report, with its data and a caption.
+
+    The data is a .csv beside it, the caption a .txt.
+    """
     written = _reports("figure_files").write_figures(folder, out, names(format_), style, columns)
     count = sum(path.suffix == ".csv" for path in written)
     typer.echo(f"figures: {count} in {written[0].parent}")
@@ -269,7 +288,10 @@ def table(
         Path | None, typer.Option(help="A file; of two formats, the name before .md and .tex. [stdout]")
     ] = None,
 ) -> None:
-    """Write medians with their 95% intervals as tables: a row a case, a column a backend's form."""
+    """Write medians with their 95% intervals as tables.
+
+    A row is a case, a column a backend's form.
+    """
     module = _reports("table_text")
     texts: dict[str, str] = module.table_texts(folder, names(format_), names(metric) or ())
     for format_name, text in texts.items():
@@ -329,7 +351,7 @@ def trend(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("trend.html"),
     all_: Annotated[bool, typer.Option("--all", help="Show the cases that did not change, too.")] = False,
 ) -> None:
-    """Draw many runs over commits, case by case, and mark where a case became slower or faster.
+    """Draw many runs over commits, and mark where a case changed.
 
     Runs of one machine make one line, in the order of their commits' dates.
     """
@@ -357,9 +379,10 @@ def noise(
         typer.Option(help="Folder of noise.json, noise.md and the runs. [default: mtbench-noise-TIME]"),
     ] = None,
 ) -> None:
-    """Measure how far runs of the same code differ on this machine, and what a comparison could find on it.
+    """Measure how far runs of the same code differ on this machine.
 
-    With two run folders it measures nothing, and writes only where --out says.
+    And so what a comparison could find on it. With two run folders it measures nothing, and writes only where
+    --out says.
     """
     from mtbench.compare import compare_sides, floor_json, floor_markdown, measure_floor, read_side
     from mtbench.comparison_display import print_floor
@@ -404,6 +427,17 @@ def _measure_again(
         raise typer.Exit(INTERRUPTED)
 
 
+def _write_report(folder: Path) -> Path:
+    try:
+        page: Path = _reports().write_report(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` "
+            "makes the report when there is room"
+        ) from error
+    return page
+
+
 def _write(option: str, file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -414,7 +448,7 @@ def _write(option: str, file: Path, text: str) -> None:
 
 @app.command(name="list")
 def list_() -> None:
-    """What each backend does, what it does not and why, and what is available on this machine."""
+    """Show what each backend does here, what it does not, and why."""
     from mtbench.display import print_support
     from mtbench.registry import backend_names, load_backend
     from mtbench.support import support_of

@@ -12,11 +12,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mtbench.results import FAILURES, Measurement
@@ -25,6 +26,8 @@ from mtbench.sweep.runner import Progress
 
 __all__ = ["print_support", "show_progress"]
 
+WIDE = 120
+"""Columns of a terminal from which on there is room for a bar, too."""
 COLOURS = {"ok": "green", "unsupported": "dim", "unavailable": "dim", "oom": "yellow"}
 
 
@@ -37,15 +40,24 @@ def show_progress() -> Iterator[Progress]:
         return
     bar = Bar(
         SpinnerColumn(),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        *([BarColumn(bar_width=24)] if console.width >= WIDE else []),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.description}"),
+        _Clipped("{task.description}", table_column=Column()),
         console=console,
     )
     with bar:
         yield _Live(bar, console)
+
+
+class _Clipped(TextColumn):
+    """The one column that gives way where the terminal is narrow: it may wrap, and its text does not."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 class _Counted(Progress):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -68,6 +69,9 @@ def make_inputs(case: Case) -> Inputs:
     Each array has a stream of its own, so that q does not change with kv_len, nor k with mode. The mean
     of v stays 0: with another, a kernel whose weights are wrong would still return about that mean, and
     pass at long lengths.
+
+    Raises:
+        MemoryError: they are larger than the memory there is, or than any.
     """
     streams = np.random.SeedSequence(case.seed).spawn(4)
     dtype = NUMPY_DTYPES[case.dtype]
@@ -84,7 +88,10 @@ def make_inputs(case: Case) -> Inputs:
     }
     if case.mode == "forward":
         del shapes["do"]
-    large = max(math.prod(shape) for shape in shapes.values()) >= LARGE
+    most = max(math.prod(shape) for shape in shapes.values())
+    if most > sys.maxsize // np.dtype(np.float32).itemsize:  # NumPy takes it for a mistake
+        raise MemoryError(f"an array of {most:.1e} numbers has no address in any memory")
+    large = most >= LARGE
     # NumPy draws without holding Python's lock.
     with ThreadPoolExecutor(len(shapes)) if large else nullcontext() as threads:
         drawn = list((threads.map if threads else map)(draw, streams, shapes.values()))

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from mtbench.errors import BadInput
 from mtbench.floor import Ceilings, read_ceilings
-from mtbench.measure.statistics import Samples
+from mtbench.measure.statistics import TIME_LIMIT, Samples
 from mtbench.spec import Case
 
 __all__ = [
@@ -68,12 +68,12 @@ class Measurement:
     reason: str = ""
     """Why it is not ok, or what to know of an ok row (``interpreted``)."""
     flags: tuple[str, ...] = ()
-    """Remarks beside the status: ``interpreted``, ``slow`` (few samples), ``noisy``."""
+    """Remarks beside the status: ``interpreted``, ``few samples``, ``noisy``, ``does less``."""
     layout: str = ""
     wall_ms: Samples | None = None
     """Host clock around the call and the framework's own wait."""
     wall_reason: str = ""
-    """Why wall_ms is null, else how sampling ended (``interval`` or ``time limit``)."""
+    """Why wall_ms is null, else how sampling ended: ``interval``, or ``time limit`` where a launch's did."""
     device_ms: Samples | None = None
     """Union of the GPU's kernel intervals of the call (CUPTI)."""
     device_reason: str = ""
@@ -111,8 +111,9 @@ class Measurement:
         return len(self.machine)
 
     def joined(self, later: Measurement) -> Measurement:
-        """This row and another launch of it, as one row: clocks joined, errors the worse of the two, the
-        rest as the first launch had it. A launch that failed makes the row fail."""
+        """This row and another launch of it, as one row: clocks joined, errors and the end of the
+        sampling the worse of the two, the rest as the first launch had it. A launch that failed makes the row
+        fail."""
         seconds = Counter(self.stage_s)
         seconds.update(later.stage_s)
         together: dict[str, Any] = {"stage_s": dict(seconds), "machine": self.machine + later.machine}
@@ -123,6 +124,9 @@ class Measurement:
             first, second = getattr(self, name), getattr(later, name)
             if first is not None and second is not None:
                 together[name] = first + second
+        for name in ("wall_reason", "device_reason"):
+            if getattr(later, name) == TIME_LIMIT:
+                together[name] = TIME_LIMIT
         return replace(
             self,
             flags=tuple(dict.fromkeys((*self.flags, *later.flags))),

@@ -47,16 +47,16 @@ class RunFolder:
             raise BadInput(f"--out {folder} is a file, not a folder: name another")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Exclusive creation: of two runs that begin at once one is told.
-            (folder / HEADER).open("x").close()
-        except FileExistsError:
-            raise BadInput(
-                f"--out {folder} already holds a run: name another folder, or go on with it by "
-                f"`mtbench run --resume {folder}`"
-            ) from None
         except OSError as error:
             raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
-        return cls(folder)
+        _refuse_a_run(folder)
+        run_folder = cls(folder)
+        try:
+            _refuse_a_run(folder)  # of two that begin at once, the other may have come and gone
+        except BaseException:
+            run_folder.close()
+            raise
+        return run_folder
 
     @classmethod
     def resume(cls, folder: Path | str) -> tuple[RunFolder, Run]:
@@ -158,3 +158,18 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refuse_a_run(folder: Path) -> None:
+    """Whatever a run has left: a header, or rows that have lost theirs. Before its header is there a run that
+    is killed leaves nothing that counts."""
+    if (folder / HEADER).exists():
+        raise BadInput(
+            f"--out {folder} already holds a run: name another folder, or go on with it by "
+            f"`mtbench run --resume {folder}`"
+        )
+    rows = folder / ROWS
+    if rows.is_file() and rows.stat().st_size:
+        raise BadInput(
+            f"--out {folder} already holds rows ({ROWS}) without their {HEADER}: name another folder"
+        )

@@ -24,6 +24,8 @@ class Grid:
     attention: tuple[str, ...] = ATTENTIONS
     form: tuple[str, ...] | None = None
     """None is every form a backend has."""
+    without: tuple[str, ...] = ()
+    """Forms that are left out, where none was asked for by name."""
     causal: tuple[bool, ...] = (True,)
     beta: tuple[float, ...] = (0.9,)
     gamma: tuple[float, ...] = (1.0,)
@@ -40,6 +42,9 @@ class Grid:
     device: tuple[str, ...] = ("cpu",)
     mode: tuple[str, ...] = ("forward",)
     seed: int = 0
+    interpreted: bool = True
+    """Whether a backend whose kernels the device only interprets has rows of it: they have errors and no
+    times, and take long."""
 
     def cases(self) -> Iterator[Case]:
         """Every case, the attention outermost within a size so that its rows stand together.
@@ -83,11 +88,15 @@ class Workload:
     """The most that one row may take, building included."""
     backends: tuple[str, ...] | None = None
     """Whose rows they are, where no others are asked for; None is mtbench's own without its peers."""
+    named_forms: tuple[str, ...] = ()
+    """Forms that were asked for by name: each has a row, also where a backend lacks it (it will say so). A
+    preset's own grids name the forms of all backends at once, and each backend has rows of those it has."""
 
     def override(self, **axes: object) -> Workload:
         """The same with some axes replaced in every grid; None leaves an axis as it is."""
         given: dict[str, Any] = {name: value for name, value in axes.items() if value is not None}
-        return replace(self, grids=tuple(replace(grid, **given) for grid in self.grids))
+        grids = tuple(replace(grid, **given) for grid in self.grids)
+        return replace(self, grids=grids, named_forms=given.get("form", self.named_forms))
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json, so that a run can be gone on with."""
@@ -107,6 +116,7 @@ class Workload:
                 "grids": tuple(grids),
                 "sampling": Sampling(**data["sampling"]),
                 "backends": None if backends is None else tuple(backends),
+                "named_forms": tuple(data.get("named_forms", ())),
             }
         )
 
@@ -138,20 +148,28 @@ PRESETS = {
     for preset in (
         Workload(
             name="quick",
-            why="a first look: every backend and form at two lengths, in under two minutes on two cores",
-            grids=(Grid(**FOUR_HEADS, seq_len=(64, 512)),),
+            why=(
+                "a first look in under two minutes on two cores: every backend and form at 64 tokens, at 512 "
+                "all but what goes token by token or is only interpreted"
+            ),
+            grids=(
+                Grid(**FOUR_HEADS, seq_len=(64,)),
+                Grid(**FOUR_HEADS, seq_len=(512,), without=("recurrent",), interpreted=False),
+            ),
             sampling=Sampling(least=10, limit_s=0.3, warmup_s=0.02),
         ),
         Workload(
             name="default",
             why=(
                 "each axis around one base point (batch 1, 4 heads of 64, 256 tokens), with the backward "
-                "along seq_len: a full product would ask for hours and show little more"
+                "along seq_len: a full product would ask for hours and show little more; kernels that are "
+                "only interpreted are judged at 64 and 256 tokens"
             ),
             grids=(
-                Grid(**FOUR_HEADS, seq_len=(64, 256, 1024), mode=("forward", "forward_backward")),
-                Grid(**FOUR_HEADS, seq_len=(256,), batch=(4,)),
-                Grid(**FOUR_HEADS, seq_len=(256,), head_dim=(32, 128)),
+                Grid(**FOUR_HEADS, seq_len=(64, 256), mode=BOTH_MODES),
+                Grid(**FOUR_HEADS, seq_len=(1024,), mode=BOTH_MODES, interpreted=False),
+                Grid(**FOUR_HEADS, seq_len=(256,), batch=(4,), interpreted=False),
+                Grid(**FOUR_HEADS, seq_len=(256,), head_dim=(32, 128), interpreted=False),
             ),
             # Under ten minutes on two cores: a call of over a tenth of a second has 8 samples, and says so.
             sampling=Sampling(limit_s=0.3, warmup_s=0.05, slow_s=0.1, least_slow=8),

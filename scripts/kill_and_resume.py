@@ -43,10 +43,7 @@ class Trial:
 
     def start(self) -> None:
         """Begin the run, or go on with it. Killed before its plan was on disk it is begun anew."""
-        header = self.out / "run.json"
-        if header.exists() and not header.read_text().strip():
-            header.unlink()
-        words = "--resume run" if header.exists() else self.first
+        words = "--resume run" if (self.out / "run.json").exists() else self.first
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mtbench", "run", *words.split()],
             cwd=self.folder,

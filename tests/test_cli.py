@@ -33,6 +33,16 @@ BAD = {
     "--lengths 3,4": ("2 lengths were given for batch = 1",),
     "--threads 9999": ("--threads 9999",),
     "--timeout 0": ("--timeout 0",),
+    "--timeout inf": ("--timeout inf", "finite"),
+    "--memory-limit nan": ("--memory-limit nan", "finite"),
+    "--memory-limit 1e400": ("--memory-limit inf", "finite"),
+    "--memory-limit 1e300": ("--memory-limit 1e+300", "this machine has"),
+    "--preset quick --form chunked,paralel": ("unknown form 'paralel'", "did you mean 'parallel'?"),
+    "--preset default --form flex --backend triton": ("unknown form 'flex'", "known: fused"),
+    "--sed 1": ("No such option: --sed", "`python -m mtbench run --help`"),
+    "--seed x": ("Invalid value for '--seed'",),
+    "--threads 0": ("Invalid value for '--threads'",),
+    "more": ("unexpected extra argument",),
     "--device gpu": ("unknown device 'gpu'",),
 }
 
@@ -92,8 +102,28 @@ def test_a_report_of_nothing(mtbench: Mtbench) -> None:
 def test_help_names_every_command(mtbench: Mtbench) -> None:
     done = mtbench("--help")
     assert done.returncode == 0
-    for command in ("run", "report", "figures", "table", "compare", "noise", "list"):
-        assert command in done.stdout
+    told = done.stdout.partition("Commands:")[2].splitlines()[1:]
+    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in told}
+    assert set(listed) == {"run", "report", "figures", "table", "compare", "trend", "noise", "list"}
+    for command, text in listed.items():
+        assert text.endswith("."), f"{command} is cut off: {text}"
+        assert not text.endswith("...")
+    alone = mtbench()
+    assert (alone.returncode, alone.stdout) == (2, done.stdout)
+
+
+def test_help_tells_the_defaults(mtbench: Mtbench) -> None:
+    told = " ".join(mtbench("run", "--help").stdout.split())
+    for text in ("--batch <str> [default: 1]", "[default: 256,1024]", "[default: float32]", "[default: 0.9]"):
+        assert text in told
+
+
+@pytest.mark.parametrize("words", ["rn", "compare", "compare a", "noise --launches 2", "report", "--nothing"])
+def test_words_that_fit_no_command_are_one_line(words: str, mtbench: Mtbench) -> None:
+    done = mtbench(*words.split())
+    assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, ""), done
+    assert done.stderr.startswith("mtbench: ")
+    assert "--help`" in done.stderr
 
 
 def test_list_shows_every_backend_and_limit(mtbench: Mtbench) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from mtbench.inputs import Array, Inputs
 from mtbench.measure import clocks
-from mtbench.measure.clocks import Sampling, wall_samples
+from mtbench.measure.clocks import Sampling, device_samples, wall_samples
+from mtbench.measure.cupti import CuptiError
 
 
 class Clock:
@@ -86,3 +88,61 @@ def test_fast_calls_are_sampled_now_and_then(clock: Clock) -> None:
 def test_of_a_slow_call_five_will_do(clock: Clock) -> None:
     samples, _ = sample(clock, lambda now: 2.0)
     assert len(samples.values) == 5
+
+
+class Gpu:
+    """A recorder that a kernel and the flush tell what the card did, ms."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.intervals: list[tuple[int, int]] = []
+        self.on = False
+
+    def ran(self, *pieces: tuple[float, float]) -> None:
+        """Pieces of work by their start and end from now on."""
+        if self.on:
+            self.intervals += [(self.now + round(a * 1e6), self.now + round(b * 1e6)) for a, b in pieces]
+        self.now += round(1e6 * max((end for _, end in pieces), default=0))
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        self.on = True
+        yield
+        self.on = False
+
+    def drain(self) -> list[tuple[int, int]]:
+        found, self.intervals = sorted(self.intervals), []
+        return found
+
+
+class OnGpu(Takes):
+    def __init__(self, clock: Clock, gpu: Gpu, *pieces: tuple[float, float]) -> None:
+        super().__init__(clock, lambda now: 0.01)
+        self.gpu, self.pieces = gpu, pieces
+
+    def __call__(self) -> object:
+        self.gpu.ran(*self.pieces)
+        return super().__call__()
+
+
+def test_the_device_clock_is_the_union_of_the_calls_own_work(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three kernels, two of which overlap, after a flush that is not theirs; a gap is in the span alone."""
+    gpu = Gpu()
+    monkeypatch.setattr(clocks, "recorder", lambda: gpu)
+    kernel = OnGpu(clock, gpu, (0.0, 1.0), (0.5, 2.0), (5.0, 6.0))
+    device, span, why = device_samples(kernel, lambda: gpu.ran((0.0, 70.0)), Sampling())
+    assert set(device.values) == {3.0}
+    assert set(span.values) == {6.0}
+    assert (len(device.values), len(span.values), why) == (30, 30, "interval")
+    assert not gpu.on
+
+
+def test_a_call_of_which_no_kernel_was_caught_is_an_error_and_no_zero(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu()
+    monkeypatch.setattr(clocks, "recorder", lambda: gpu)
+    with pytest.raises(CuptiError, match="recorded no kernel"):
+        device_samples(OnGpu(clock, gpu), lambda: gpu.ran((0.0, 70.0)), Sampling())

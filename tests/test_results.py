@@ -104,7 +104,7 @@ def test_a_row_of_a_later_schema_is_not_skipped(tmp_path: Path) -> None:
 
 
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path / "run"), pytest.raises(BadInput, match="already holds a run"):
+    with RunFolder.create(tmp_path / "run"), pytest.raises(BadInput, match="is being written by another run"):
         RunFolder.create(tmp_path / "run")
 
 

@@ -40,7 +40,7 @@ class PallasBackend(DeclaredBackend):
         return load_framework(self.framework).kernel(
             attention_of(plan),
             case,
-            untimed="interpreted" if case.device == "cpu" else None,
+            untimed="interpreted" if case.device in self.interpreted_on else None,
             config=plan.config,
         )
 
@@ -49,6 +49,7 @@ BACKEND = PallasBackend(
     name="jax-pallas",
     framework="jax",
     form_table={"softmax": ("fused",), "linear": ("fused",), "momentum": ("fused",)},
+    interpreted_on=("cpu",),
     requires=(Requirement(distribution="jax", minimum="0.10"),),
     limits=(
         GROUPED_HEADS,

@@ -102,7 +102,7 @@ class TritonBackend(DeclaredBackend):
         return load_framework(self.framework).kernel(
             function,
             case,
-            untimed="interpreted" if case.device == "cpu" else None,
+            untimed="interpreted" if case.device in self.interpreted_on else None,
             config=plan.config,
         )
 
@@ -127,6 +127,7 @@ BACKEND = TritonBackend(
     name="triton",
     framework="torch",
     form_table=dict.fromkeys(ATTENTIONS, FORMS),
+    interpreted_on=("cpu",),
     requires=(
         Requirement(distribution="torch", minimum="2.10"),
         Requirement(distribution="triton", minimum="3.5"),

@@ -1,6 +1,7 @@
-"""The reports of the recorded runs, made by today's code when the site is built, and a list that leads to them.
+"""The reports of the recorded runs, made by today's code when the site is built, and a list of them.
 
-A built report is megabytes, most of them plotly.js, so the repository keeps the runs and the site their reports.
+A built report is megabytes, most of them plotly.js, so the repository keeps the runs and the site their
+reports.
 """
 
 from __future__ import annotations

@@ -18,12 +18,10 @@ from typing import Any
 
 from mtbench.backend import Kernel
 from mtbench.measure.cupti import CuptiError, recorder
-from mtbench.measure.statistics import Samples
+from mtbench.measure.statistics import INTERVAL, TIME_LIMIT, Samples
 
 __all__ = ["Sampling", "device_samples", "union_ns", "wall_samples", "warm_up"]
 
-INTERVAL = "interval"
-TIME_LIMIT = "time limit"
 SPACING_S = 0.0005
 """From one wall sample's start to the next, at the least; calls in between are made and not timed. Every
 sample of a call of some microseconds would only fill the files."""

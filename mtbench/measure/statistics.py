@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE", "RESAMPLES", "Samples"]
+__all__ = ["CONFIDENCE", "INTERVAL", "RESAMPLES", "TIME_LIMIT", "Samples"]
 
+INTERVAL, TIME_LIMIT = "interval", "time limit"
+"""What ends the sampling of a clock: the median is known well enough, or there is no more time."""
 RESAMPLES = 999
 CONFIDENCE = 0.95
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -82,17 +83,19 @@ def run_sweep(
     rows = plan_rows(workload, loaded)
     _check_devices(rows)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
-        if value is not None and not value > 0:
-            raise BadInput(f"{option} {value}: must be above 0")
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise BadInput(f"{option} {value}: must be a finite number above 0")
     available = cpus()
     if threads is not None and threads > available:
         raise BadInput(f"--threads {threads}: this process may use {available} CPUs")
-    free = psutil.virtual_memory().available
+    memory = psutil.virtual_memory()
+    if memory_limit_gib is not None and memory_limit_gib > (total := memory.total / 2**30):
+        raise BadInput(f"--memory-limit {memory_limit_gib:g}: this machine has {total:.1f} GiB")
     settings = Settings(
         sampling=workload.sampling,
         threads=threads or available,
         timeout_s=timeout_s or workload.timeout_s,
-        memory_limit_bytes=int(memory_limit_gib * 2**30 if memory_limit_gib else 0.9 * free),
+        memory_limit_bytes=int(memory_limit_gib * 2**30 if memory_limit_gib else 0.9 * memory.available),
         launches=launches,
         interleaved=interleaved,
         seed=rows[0].case.seed,

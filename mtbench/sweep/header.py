@@ -13,7 +13,7 @@ from mtbench.errors import BadInput
 from mtbench.measure.environment import environment
 from mtbench.support import support_of
 from mtbench.sweep.code import fingerprints
-from mtbench.sweep.plan import PlannedRow
+from mtbench.sweep.plan import PlannedRow, orders
 from mtbench.sweep.runner import Settings
 from mtbench.workloads import Workload
 
@@ -60,12 +60,19 @@ def new_header(
             "backends": list(backends),
             "workload": workload.to_dict(),
             "rows": [row.id for row in rows],
+            "order": _order(rows, settings),
         },
         "environment": environment(threads=settings.threads, host=host),
         "code": fingerprints(backends),
         "workers": {},
         "support": [support_of(backend) for backend in backends.values()],
     }
+
+
+def _order(rows: Sequence[PlannedRow], settings: Settings) -> list[list[int]]:
+    """Launch by launch, which of the planned rows comes first, second and so on, counted from 0."""
+    places = {row.id: place for place, row in enumerate(rows)}
+    return [[places[row.id] for row in launch] for launch in orders(rows, **settings.order)]
 
 
 def workload_from(header: Mapping[str, Any]) -> tuple[Workload, tuple[str, ...]]:

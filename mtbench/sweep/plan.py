@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mtbench.backend import Backend
+from mtbench.backend import Backend, is_interpreted
 from mtbench.errors import BadInput, nearest
 from mtbench.results import Measurement
 from mtbench.spec import Case
 from mtbench.workloads import Grid, Workload
 
-__all__ = ["PlannedRow", "order", "plan_rows"]
+__all__ = ["PlannedRow", "order", "orders", "plan_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,15 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
     known = {
         form for backend in backends.values() for kind in _kinds(workload) for form in backend.forms(kind)
     }
-    for grid in workload.grids:
-        for form in grid.form or ():
-            if form not in known and workload.name == "":
-                raise BadInput(f"unknown form {form!r}: {nearest(form, sorted(known))}")
+    for form in workload.named_forms:
+        if form not in known:
+            raise BadInput(f"unknown form {form!r}: {nearest(form, sorted(known))}")
     rows = []
     for asked, backend in backends.items():
         seen: set[str] = set()
         for grid in workload.grids:
             for case in grid.cases():
-                for form in _forms(grid, backend, case, whole=workload.name == ""):
+                for form in _forms(grid, backend, case, named=bool(workload.named_forms)):
                     row = PlannedRow(case=case, asked=asked, backend=backend.name, form=form)
                     if row.id not in seen:
                         seen.add(row.id)
@@ -93,17 +92,25 @@ def order(rows: Sequence[PlannedRow], *, seed: int, interleaved: bool) -> list[P
     return [row for together in by_case.values() for row in together]
 
 
+def orders(
+    rows: Sequence[PlannedRow], *, seed: int, interleaved: bool, launches: int
+) -> list[list[PlannedRow]]:
+    """That of each launch, every one by a seed of its own."""
+    return [order(rows, seed=seed + launch, interleaved=interleaved) for launch in range(launches)]
+
+
 def _kinds(workload: Workload) -> Iterable[str]:
     return dict.fromkeys(kind for grid in workload.grids for kind in grid.attention)
 
 
-def _forms(grid: Grid, backend: Backend, case: Case, *, whole: bool) -> Sequence[str]:
-    """A form that was asked for by name has a row even where the backend lacks it (it will say so); a preset
-    names the forms of all backends at once, and each has a row for its own."""
-    own = backend.forms(case.spec.kind)
-    if grid.form is None:
-        return own
-    return grid.form if whole else [form for form in own if form in grid.form]
+def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence[str]:
+    """See `Workload.named_forms`."""
+    if named:
+        return grid.form or ()
+    if not grid.interpreted and is_interpreted(backend, case.device):
+        return ()
+    own = [form for form in backend.forms(case.spec.kind) if form not in grid.without]
+    return own if grid.form is None else [form for form in own if form in grid.form]
 
 
 def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:

@@ -13,7 +13,7 @@ from mtbench.frameworks import MEMORY_WORKERS, MemoryWorker
 from mtbench.measure.clocks import Sampling
 from mtbench.results import Measurement
 from mtbench.run_folder import RunFolder
-from mtbench.sweep.plan import PlannedRow, order
+from mtbench.sweep.plan import PlannedRow, orders
 from mtbench.sweep.process import Ended, WorkerProcess
 
 __all__ = ["Progress", "Settings", "SweepRunner"]
@@ -40,6 +40,11 @@ class Settings:
     interleaved: bool = True
     seed: int = 0
     """Of the order; each launch has another."""
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What `mtbench.sweep.plan.orders` wants to know."""
+        return {"seed": self.seed, "interleaved": self.interleaved, "launches": self.launches}
 
 
 class Progress:
@@ -103,10 +108,7 @@ class SweepRunner:
     def _run(self) -> None:
         self._logs.mkdir(exist_ok=True)
         self._folder.write_header(self._header)
-        passes = [
-            order(self._rows, seed=self._settings.seed + launch, interleaved=self._settings.interleaved)
-            for launch in range(self._settings.launches)
-        ]
+        passes = orders(self._rows, **self._settings.order)
         steps = [(launch, row) for launch, rows in enumerate(passes) for row in rows]
         steps = [(launch, row) for launch, row in steps if not self._done(row, launch)]
         self._progress.begin([row for _, row in steps])

@@ -12,6 +12,7 @@ from mtbench.inputs import make_inputs
 from mtbench.measure.agreement import Judge
 from mtbench.measure.environment import cpus
 from mtbench.registry import load_backend
+from mtbench.sweep.plan import plan_rows
 from mtbench.workloads import PRESETS
 
 
@@ -21,11 +22,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if reason := backend.unavailable(device):
         raise pytest.UsageError(f"backend {name} cannot run on {device} here: {reason}")
     found = [
-        pytest.param(case, form, id=f"{form}-{case.id}")
-        for grid in PRESETS["quick"].override(device=(device,)).grids
-        for case in grid.cases()
-        for form in backend.forms(case.spec.kind)
-        if backend.unsupported(case, form) is None
+        pytest.param(row.case, row.form, id=f"{row.form}-{row.case.id}")
+        for row in plan_rows(PRESETS["quick"].override(device=(device,)), {name: backend})
+        if row.decided is None
     ]
     metafunc.parametrize(("case", "form"), found)
 

@@ -40,10 +40,18 @@ def sweep(folder: Path, arguments: str, **env: str) -> Run:
 
 
 def test_five_milliseconds_are_five_milliseconds(tmp_path: Path) -> None:
-    (row,) = sweep(tmp_path, "--backend logged --form takes_5_ms --seq-len 16")
-    assert row.wall_ms is not None
-    assert row.wall_ms.median == pytest.approx(5.0, rel=0.01)
-    assert row.machine[0]["seconds"] >= 30 * 0.005
+    """Or the row says that something else had the CPU: then the call did take longer."""
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        (row,) = sweep(folder, "--backend logged --form takes_5_ms --seq-len 16")
+        assert row.wall_ms is not None
+        assert row.wall_ms.minimum == pytest.approx(5.0, rel=0.01)
+        assert row.machine[0]["seconds"] >= 30 * 0.005
+        if "noisy" not in row.flags:
+            assert row.wall_ms.median == pytest.approx(5.0, rel=0.01)
+            return
+        assert row.wall_ms.median > 0.99 * 5.0
 
 
 @pytest.mark.parametrize(
@@ -85,13 +93,17 @@ def test_a_kernel_that_forks_leaves_no_one_behind(tmp_path: Path) -> None:
 
 def test_every_launch_is_another_process(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    run = sweep(tmp_path, "--backend logged --form right --seq-len 16,32 --launches 3", KNOWN_LOG=str(log))
+    words = "--backend logged --form right,takes_5_ms --seq-len 16,32 --launches 3"
+    run = sweep(tmp_path, words, KNOWN_LOG=str(log))
     for row in run:
         assert row.wall_ms is not None
         assert len(row.wall_ms.sizes) == len(row.machine) == row.launches == 3
         assert row.wall_ms.median == sorted(row.wall_ms.launch_medians)[1]
     built = [line.split() for line in log.read_text().splitlines()]
-    assert len(built) == 6
+    plan = run.header["plan"]
+    recorded = [plan["rows"][place] for launch in plan["order"] for place in launch]
+    assert [id_ for _, id_ in built] == recorded  # each is built once a launch, in the order on record
+    assert len(built) == 12
     assert len({pid for pid, _ in built}) == 3
     lines = (tmp_path / "run" / "measurements.jsonl").read_text().splitlines()
-    assert len(lines) == 2  # one a row, once the run is whole
+    assert len(lines) == 4  # one a row, once the run is whole

@@ -208,3 +208,23 @@ def test_a_run_has_the_ceilings_of_its_machine(tmp_path: Path, mtbench: Mtbench)
     assert found.copy_bytes_per_s is not None
     assert found.matmul("float32") is not None
     assert "of the roofline" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("torch-eager", marks=pytest.mark.torch),
+        pytest.param("jax", marks=pytest.mark.jax),
+    ],
+)
+def test_a_case_too_large_for_any_memory_is_a_row_and_the_sweep_goes_on(
+    backend: str, tmp_path: Path, mtbench: Mtbench
+) -> None:
+    """Scores of 4 TB, inputs that no address space holds, and then a small case."""
+    sizes = "1000000,10000000000000000000,8"
+    what = f"--attention linear --form parallel --seq-len {sizes} --heads 1 --head-dim 1 --by-backend"
+    done = mtbench("run", "--backend", backend, *what.split(), "--out", "r")
+    assert done.returncode == 0, done.stderr
+    rows = list(Run.load(tmp_path / "r"))
+    assert [row.status for row in rows] == ["oom", "oom", "ok"], [row.reason for row in rows]
+    assert "1.0e+19 numbers" in rows[1].reason

@@ -121,6 +121,18 @@ def test_two_runs_never_write_one_folder(tmp_path: Path, mtbench: Mtbench) -> No
         pass
 
 
+def test_a_run_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path, mtbench: Mtbench) -> None:
+    """What is there by then: a lock that nobody holds, and a file for rows."""
+    RunFolder.create(tmp_path / "r").close()
+    assert mtbench("run", "--resume", "r").returncode == 2
+    done = mtbench(*SMALL, "--backend", FAULTY, "--seq-len", "8", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "r" / "run.json").unlink()
+    done = mtbench(*SMALL, "--backend", FAULTY, "--seq-len", "16", "--out", "r")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "already holds rows" in done.stderr
+
+
 def test_kill_9_at_random_moments_loses_and_repeats_nothing() -> None:
     script = ROOT / "scripts" / "kill_and_resume.py"
     done = subprocess.run(
@@ -130,26 +142,46 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) -> None:
-    """A limit on the size of a file stands in for the disk: the same write fails in the same place."""
-    sizes = ",".join(map(str, range(8, 40)))
-    words = [*SMALL, "--backend", str(FAULTY), "--seq-len", sizes, "--out", "r"]
+def ended_by_a_full_disk(folder: Path, most: int, sizes: str) -> tuple[str, str]:
+    """What a run says on stdout, and in one line on stderr, where no file can have more bytes than that."""
     done = subprocess.run(
-        [*started_with("resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"), *words],
-        cwd=tmp_path,
+        [
+            *started_with(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))"),
+            *(*SMALL, "--backend", str(FAULTY), "--seq-len", sizes, "--out", "r"),
+        ],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    return done.stdout, line
+
+
+def test_a_full_disk_is_one_line_and_leaves_every_earlier_row(tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for the disk: the same write fails in the same place."""
+    sizes = ",".join(map(str, range(8, 40)))
+    _, line = ended_by_a_full_disk(tmp_path, 40_000, sizes)
     kept = Run.load(tmp_path / "r")
-    (line,) = lines
     assert line == (
         f"mtbench: r/measurements.jsonl cannot be written: File too large; the {len(kept.measurements)} rows "
         "before it are kept: make room, then `mtbench run --resume r`"
     )
     assert kept.measurements
     assert kept.unreadable_lines == 0
+
+
+def test_a_disk_that_is_full_by_the_report_is_one_line(tmp_path: Path, mtbench: Mtbench) -> None:
+    # Enough for the rows and the figures, not for the page, which carries a library of 1 MB and more.
+    told, line = ended_by_a_full_disk(tmp_path, 700_000, "8")
+    assert line == (
+        "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report "
+        "when there is room"
+    )
+    assert "1 ok" in told
+    assert not list((tmp_path / "r").glob("*.new"))
+    assert [row.status for row in Run.load(tmp_path / "r")] == ["ok"]
+    assert mtbench("report", "r").returncode == 0
 
 
 def test_a_device_without_space_is_told(tmp_path: Path) -> None:
@@ -174,6 +206,9 @@ def test_launches_are_joined_into_one_row() -> None:
     assert row.flags == ("noisy",)
     assert row.stage_s == {"build": 3.0}
     assert Measurement.from_row(json.loads(json.dumps(row.to_row()))) == row
+    ended = [launch(1.0, wall_reason=end) for end in ("interval", "time limit", "interval")]
+    assert ended[0].joined(ended[1]).joined(ended[2]).wall_reason == "time limit"
+    assert ended[0].joined(ended[2]).wall_reason == "interval"
     failed = row.joined(launch(1.0, status="wrong", reason="o beyond tolerance"))
     assert (failed.status, failed.reason) == ("wrong", "launch 4: o beyond tolerance")
     assert not failed.ranked
