@@ -3,7 +3,8 @@
 ``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given and
 adds up what its rows say of their stages. The work is: inputs and oracle, build, first call, agreement,
 warm-up and the clocks. All else is overhead: workers that start, memory, messages, files and the report.
-``--json FILE`` writes the figures.
+``--of DIR`` adds up a run that is there, from its header's start to its report's last byte, so that a run that
+was made anyhow tells it too. ``--json FILE`` writes the figures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -27,8 +29,8 @@ WORK = ("inputs and oracle", "build", "first call", "agreement", "warm-up", "wal
 STARTS = 11
 
 
-def overhead(words: list[str]) -> dict[str, object]:
-    """Seconds of a run by stage, and the part that is no work."""
+def made(words: list[str]) -> dict[str, object]:
+    """What `overhead` says of a new run."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         began = time.perf_counter()
@@ -37,15 +39,25 @@ def overhead(words: list[str]) -> dict[str, object]:
             env=environment(),
             check=False,
         )
-        total = time.perf_counter() - began
-        rows = list(Run.load(out))
+        return overhead(Run.load(out), time.perf_counter() - began)
+
+
+def found(folder: Path) -> dict[str, object]:
+    """What `overhead` says of a run that is there."""
+    run = Run.load(folder)
+    began = datetime.fromisoformat(str(run.header["started"])).timestamp()
+    return overhead(run, (folder / "report.html").stat().st_mtime - began)
+
+
+def overhead(run: Run, total: float) -> dict[str, object]:
+    """Seconds of a run by stage, and the part of the `total` that is no work."""
     stages: Counter[str] = Counter()
-    for row in rows:
+    for row in run:
         stages.update(row.stage_s)
     work = sum(stages[name] for name in WORK)
     return {
-        "command": ["mtbench", "run", *words],
-        "rows": len(rows),
+        "command": run.header["command"],
+        "rows": len(run.measurements),
         "total_s": total,
         "stage_s": dict(stages),
         "work_s": work,
@@ -56,15 +68,15 @@ def overhead(words: list[str]) -> dict[str, object]:
 def help_time() -> dict[str, float]:
     """Seconds of `mtbench --help` and of importing NumPy, in turn, the median of each."""
     commands = {"help_s": ["-m", "mtbench", "--help"], "numpy_s": ["-c", "import numpy"]}
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    samples: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(STARTS):
         for name, arguments in commands.items():
             began = time.perf_counter()
             subprocess.run(
                 [sys.executable, *arguments], env=environment(), check=True, stdout=subprocess.DEVNULL
             )
-            found[name].append(time.perf_counter() - began)
-    times = {name: median(values) for name, values in found.items()}
+            samples[name].append(time.perf_counter() - began)
+    times = {name: median(values) for name, values in samples.items()}
     return times | {"help_over_numpy": times["help_s"] / times["numpy_s"]}
 
 
@@ -81,7 +93,9 @@ def main() -> None:
         at = words.index("--json")
         target = Path(words[at + 1])
         del words[at : at + 2]
-    figures = {"command_line": help_time(), "sweep": overhead(words)}
+    there = Path(words[words.index("--of") + 1]) if "--of" in words else None
+    sweep = found(there) if there else made(words)
+    figures = {"command_line": help_time(), "sweep": sweep}
     text = json.dumps(figures, indent=1)
     print(text)
     if target is not None:
