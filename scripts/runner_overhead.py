@@ -3,8 +3,8 @@
 ``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given and
 adds up what its rows say of their stages. The work is: inputs and oracle, build, first call, agreement,
 warm-up and the clocks. All else is overhead: workers that start, memory, messages, files and the report.
-``--of DIR`` adds up a run that is there, from its header's start to its report's last byte, so that a run that
-was made anyhow tells it too. ``--json FILE`` writes the figures.
+``--of DIR`` adds up a run that is there, from its header's start to its report's last byte.
+``--json FILE`` writes the figures.
 """
 
 from __future__ import annotations
