@@ -75,6 +75,10 @@ class TorchKernel:
         o = self._function(*self._qkv)
         return (o, *torch.autograd.grad(o, self._qkv, self._do))
 
+    def apply(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        """See `Applicable.apply`."""
+        return self._function(q, k, v)
+
     def wait(self, result: Any) -> None:
         """See `Kernel.wait`: on a CPU torch has computed by the time it returns."""
         if self._device == "cuda":
