@@ -70,7 +70,8 @@ ALLOWED = {
         "mtbench.measure.statistics",
         "mtbench.spec",
     ),
-    "mtbench/run_folder.py": ("mtbench.errors", "mtbench.results"),
+    "mtbench/locked_folder.py": ("mtbench.errors",),
+    "mtbench/run_folder.py": ("mtbench.locked_folder", "mtbench.results"),
     "mtbench/measure": (
         "mtbench.backend",
         "mtbench.errors",
