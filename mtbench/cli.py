@@ -13,6 +13,7 @@ import typer
 
 from mtbench import __version__
 from mtbench.errors import BackendFailure, BadInput, StorageError
+from mtbench.training.cli import train
 from mtbench.words import floats, names, optional_names, whole_numbers
 
 if TYPE_CHECKING:
@@ -195,6 +196,9 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
     raise typer.Exit(1 if outcome.failed else 0)
 
 
+app.command()(train)
+
+
 @app.command()
 def report(
     runs: Annotated[
@@ -223,7 +227,13 @@ def report(
         given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        typer.echo(f"report: {_reports().write_report(runs[0])}")
+        from mtbench.results import run_kind
+
+        if run_kind(runs[0]) == "training":
+            file: Path = _reports("training_page").write_training_report(runs[0])
+        else:
+            file = _reports().write_report(runs[0])
+        typer.echo(f"report: {file}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT

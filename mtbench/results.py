@@ -31,6 +31,7 @@ __all__ = [
     "read_float",
     "read_header",
     "read_rows",
+    "run_kind",
 ]
 
 SCHEMA_VERSION = 2
@@ -355,21 +356,23 @@ KINDS: Mapping[str | None, str] = {None: "a sweep", "training": "a training run"
 """What a run is, by the ``kind`` in its header."""
 
 
+def run_kind(folder: Path) -> str | None:
+    """What kind of run is in a folder: None is a sweep, ``training`` a training run.
+
+    Raises:
+        BadInput: there is no run in it.
+    """
+    kind: str | None = _header(folder).get("kind")
+    return kind
+
+
 def read_header(folder: Path, *, newest: int, kind: str | None = None) -> dict[str, Any]:
     """The run.json of a run of that kind.
 
     Raises:
         BadInput: there is none, it is another kind of run, or its schema is past the newest that is known.
     """
-    header_file = folder / "run.json"
-    if not header_file.is_file():
-        raise BadInput(f"{folder} holds no run: it has no run.json")
-    try:
-        header = json.loads(header_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{header_file} is not JSON: {error}") from error
-    if not isinstance(header, dict) or "schema" not in header:
-        raise BadInput(f"{header_file} is not a run's header: it has no schema version")
+    header = _header(folder)
     found = header.get("kind")
     if found != kind:
         raise BadInput(
@@ -380,6 +383,19 @@ def read_header(folder: Path, *, newest: int, kind: str | None = None) -> dict[s
         raise BadInput(
             f"{folder} has schema {header['schema']} and needs a newer mtbench (this one reads {newest})"
         )
+    return header
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    file = folder / "run.json"
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no run: it has no run.json")
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON: {error}") from error
+    if not isinstance(header, dict) or "schema" not in header:
+        raise BadInput(f"{file} is not a run's header: it has no schema version")
     return header
 
 

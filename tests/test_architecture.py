@@ -32,6 +32,12 @@ ALLOWED = {
         "mtbench.measure.statistics",
         "mtbench.results",
         "mtbench.spec",
+        "mtbench.training.claims",
+        "mtbench.training.published",
+        "mtbench.training.results",
+        "mtbench.training.summary",
+        "mtbench.training.tasks",
+        "mtbench.training.variants",
         "mtbench.trend",
     ),
     "mtbench/trend": ("mtbench.compare", "mtbench.errors", "mtbench.trend"),
@@ -59,6 +65,33 @@ ALLOWED = {
         "mtbench.transformer",
     ),
     "mtbench/transformer/config.py": ("mtbench.errors", "mtbench.spec"),
+    "mtbench/training": (
+        "mtbench.__version__",
+        "mtbench.errors",
+        "mtbench.frameworks",
+        "mtbench.inputs",
+        "mtbench.locked_folder",
+        "mtbench.measure.environment",
+        "mtbench.registry",
+        "mtbench.results",
+        "mtbench.spec",
+        "mtbench.support",
+        "mtbench.sweep.channel",
+        "mtbench.sweep.child",
+        "mtbench.sweep.code",
+        "mtbench.sweep.command",
+        "mtbench.sweep.header",
+        "mtbench.training",
+        "mtbench.transformer",
+        "mtbench.words",
+    ),
+    "mtbench/training/results.py": ("mtbench.errors", "mtbench.results", "mtbench.training.settings"),
+    "mtbench/training/tasks": (
+        "mtbench.errors",
+        "mtbench.inputs",
+        "mtbench.training",
+        "mtbench.transformer",
+    ),
     "mtbench/frame.py": ("mtbench.errors", "mtbench.registry", "mtbench.results"),
     "mtbench/floor.py": ("mtbench.spec",),
     "mtbench/spec.py": ("mtbench.errors",),
@@ -123,9 +156,12 @@ def test_mtbench_finds_backends_and_reports_by_name_alone() -> None:
             assert module.split(".")[0] not in ("backends", "reports", "tests"), file
 
 
-TORCH_ALONE = ("mtbench/transformer/*.py",)
+TORCH_ALONE = (
+    "mtbench/transformer/*.py",
+    *(f"mtbench/training/{name}.py" for name in ("checkpoint", "optimizer", "step", "trainer")),
+)
 """Files beside mtbench/frameworks that may import torch, and no other framework."""
-NO_TORCH = ("mtbench/transformer/config.py",)
+NO_TORCH = ("mtbench/transformer/backends.py", "mtbench/transformer/config.py")
 """Those among them that may not: what a model is can be said without it."""
 
 

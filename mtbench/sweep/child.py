@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -19,10 +20,11 @@ import psutil
 import mtbench
 from mtbench.sweep.channel import Channel
 
-__all__ = ["ChildProcess", "Ended"]
+__all__ = ["ChildProcess", "Ended", "die_with_parent"]
 
 POLL_S = 0.05
 LEAVE_S = 5.0
+PR_SET_PDEATHSIG = 1
 
 ENVIRONMENT = {
     # Taking most of a GPU at the start would starve the backend measured next.
@@ -127,6 +129,13 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def die_with_parent() -> None:
+    """In a child: a parent that is killed takes it along, in the middle of its work too. On Linux alone, and
+    tied to the thread that started the child, which has to live as long."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

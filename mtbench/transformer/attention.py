@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtbench.backend import Applicable, form_for, partial_of
+from mtbench.backend import Applicable
 from mtbench.errors import BadInput
-from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
+from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig
 from mtbench.transformer.plain import key_weight
 
@@ -37,12 +37,7 @@ class BackendAttention:
         Raises:
             BadInput: an unknown backend, or one whose arrays are not torch's.
         """
-        self.backend, self.form = load_backend(backend), form
-        if self.backend.framework != "torch":
-            raise BadInput(
-                f"backend {backend!r} computes on arrays of {self.backend.framework}, and the model is "
-                "PyTorch's: torch-eager, torch-compile, triton and sdpa are backends of torch"
-            )
+        self.backend, self.form = model_backend(backend), form
         self._kernels: OrderedDict[tuple[Any, ...], Applicable] = OrderedDict()
 
     def __call__(
@@ -73,19 +68,19 @@ class BackendAttention:
             o: torch.Tensor = kernel.apply(q.permute(order), k.permute(order), v.permute(order))
         return o.permute(back)
 
-    def case(
+    def _build(
         self,
         spec: AttentionSpec,
         q: Sequence[int],
         k: Sequence[int],
         v: Sequence[int],
-        dtype: str,
+        dtype: torch.dtype,
         device: str,
         lengths: tuple[int, ...] | None,
         backward: bool,
-    ) -> Case:
-        """The case of tensors of these shapes, [batch, positions, heads, dim]."""
-        return Case(
+    ) -> Applicable:
+        """The kernel of tensors of these shapes, [batch, positions, heads, dim]."""
+        case = Case(
             spec=spec,
             batch=q[0],
             heads=q[2],
@@ -95,27 +90,11 @@ class BackendAttention:
             head_dim=q[3],
             value_dim=v[3],
             kv_heads=k[2],
-            dtype=dtype,  # type: ignore[arg-type]
+            dtype=str(dtype).removeprefix("torch."),  # type: ignore[arg-type]
             device=device,  # type: ignore[arg-type]
             mode="forward_backward" if backward else "forward",
         )
-
-    def check(self, case: Case) -> str:
-        """The form that the case will be computed in.
-
-        Raises:
-            BadInput: none, or one that leaves out part of the work, or that no model can call.
-        """
-        form = form_for(self.backend, case, self.form)
-        if less := partial_of(self.backend, case, form):
-            raise BadInput(
-                f"backend {self.backend.name!r}, form {form}: it is {less}, so no model can use it"
-            )
-        return form
-
-    def _build(self, spec: Any, q: Any, k: Any, v: Any, dtype: torch.dtype, *rest: Any) -> Applicable:
-        case = self.case(spec, q, k, v, str(dtype).removeprefix("torch."), *rest)
-        kernel = self.backend.build(case, self.check(case))
+        kernel = self.backend.build(case, model_form(self.backend, case, self.form))
         if not isinstance(kernel, Applicable):
             raise BadInput(
                 f"backend {self.backend.name!r}: its kernels have no method apply, so no model can call them"
