@@ -72,8 +72,9 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
         title=f"Loss against {over}",
         x_label="steps" if axis == "steps" else "seconds",
         caption=(
-            "Training loss is the mean over an epoch's steps, with dropout; held-out loss is without. Lines are "
-            f"geometric means over {count(seeds, 'seed')}, bands reach from the lowest to the highest."
+            "Training loss is the mean over an epoch's steps, with dropout; held-out loss is without. "
+            f"Lines are geometric means over {count(seeds, 'seed')}, bands reach from the lowest to the "
+            "highest."
             + ("" if axis == "steps" else " Seconds are those of training steps alone, a mean over seeds.")
         ),
         panels=tuple(panels),

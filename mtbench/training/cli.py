@@ -199,9 +199,7 @@ def _asked(
     found = load_task(task_name)
     named, attentions, connections = variants
     if named and (attentions or connections):
-        raise BadInput(
-            "--variant names attention and connection together: leave out --attention, --connection"
-        )
+        raise BadInput("--variant names both: leave out --attention and --connection")
     chosen = (
         product(attentions, connections)
         if attentions or connections

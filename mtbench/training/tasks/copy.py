@@ -133,15 +133,15 @@ class Copy(Task):
             why="Shorter words and a smaller model, for a look on a CPU: too short to test the paper by.",
             size=ModelSize(
                 vocabulary=SYMBOLS + 1,
-                max_len=32,
+                max_len=24,
                 d_model=64,
                 layers=2,
                 heads=4,
                 head_dim=16,
                 feed_forward=128,
             ),
-            schedule=Schedule(epochs=12, iterations=50, batch=32, seq_len=32, evaluation_batches=8),
-            optimization=Optimization(drop_epoch=9),
+            schedule=Schedule(epochs=12, iterations=50, batch=32, seq_len=24, evaluation_batches=8),
+            optimization=Optimization(lr=3e-3, drop_epoch=9),
         ),
     }
 

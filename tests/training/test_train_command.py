@@ -1,0 +1,188 @@
+"""``mtbench train`` as a user has it: real processes, killed in the middle, and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mtbench.training.command import resume_training
+from mtbench.training.folder import TrainingFolder
+from mtbench.training.results import TrainingRun
+from tests.conftest import ROOT, Mtbench
+
+pytestmark = pytest.mark.torch
+
+SMALL = (
+    *(
+        "train",
+        "--preset",
+        "short",
+        "--variant",
+        "softmax,momentum+adaptive",
+        "--seeds",
+        "1",
+        "--threads",
+        "1",
+    ),
+    *("--epochs", "60", "--iterations", "6", "--batch", "4", "--seq-len", "10", "--checkpoint-every", "0"),
+)
+
+
+def learnt(run: TrainingRun) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """What an epoch left, without times."""
+    return {
+        (t.job.id, row.epoch): (row.loss, row.metric, row.lr, row.held_out_loss, row.held_out_metric)
+        for t in run
+        for row in t.epochs
+    }
+
+
+def until(done: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_run_whose_worker_is_killed_goes_on_exactly(mtbench: Mtbench, tmp_path: Path) -> None:
+    whole = mtbench(*SMALL, "--parallel", "2", "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert "2 done" in whole.stdout
+    assert Path(tmp_path, "whole", "report.html").exists()
+
+    cut = subprocess.Popen(
+        [sys.executable, "-m", "mtbench", *SMALL, "--out", "cut"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = tmp_path / "cut" / "epochs.jsonl"
+        until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 5)
+        (worker,) = [
+            child
+            for child in psutil.Process(cut.pid).children()
+            if "mtbench.training.worker" in child.cmdline()
+        ]
+        worker.send_signal(signal.SIGKILL)
+        _, told = cut.communicate(timeout=120)
+    finally:
+        cut.kill()
+        cut.wait()
+    assert cut.returncode == 1, told
+    crashed, other = TrainingRun.load(tmp_path / "cut")
+    assert (crashed.status, other.status) == ("crash", "done")
+    assert "killed by SIGKILL" in crashed.reason
+    assert 5 <= len(crashed.epochs) < 30
+
+    again = mtbench("train", "--resume", "cut", "--time-limit", "0")
+    assert again.returncode == 3, again.stderr
+    assert "go on with: mtbench train --resume cut" in again.stdout
+    done = mtbench("train", "--resume", "cut")
+    assert done.returncode == 0, done.stderr
+    assert learnt(TrainingRun.load(tmp_path / "cut")) == learnt(TrainingRun.load(tmp_path / "whole"))
+    # Nothing is left to do, and nothing is done.
+    before = lines.read_bytes()
+    assert resume_training(tmp_path / "cut").summary == "2 done"
+    assert lines.read_bytes() == before
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
+    words = [*SMALL, "--variant", "linear", "--epochs", "100000", "--out", "r"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "mtbench", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = tmp_path / "r" / "epochs.jsonl"
+        until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 3)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == 130
+    assert "interrupted: 1 cut off" in out
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert trained.status == "cut off"
+    assert (tmp_path / "r" / "checkpoints" / "linear-seed0.pt").exists()
+    assert trained.reason == f"after epoch {len(trained.epochs)}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--task", "cop"), "unknown task 'cop': did you mean 'copy'?"),
+        (("--preset", "paer"), "did you mean 'paper'?"),
+        (("--variant", "momentum+adapt"), "unknown connection 'adapt'"),
+        (("--variant", "softmax", "--attention", "linear"), "--variant names both"),
+        (("--attention", "softmax", "--connection", "adaptive"), "--variant softmax+adaptive"),
+        (("--backend", "jax"), "computes on arrays of jax"),
+        (("--backend", "sdpa"), "no form of linear attention"),
+        (("--backend", "softmax=sdpa,linear=sdpa"), "backend 'sdpa'"),
+        (("--form", "fused"), "has no form 'fused'"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--capture",), "--capture: a CUDA graph"),
+        (("--precision", "half"), "unknown precision 'half'"),
+        (("--epochs", "0"), "epochs = 0 must be at least 1"),
+        (("--seq-len", "4"), "--seq-len 4"),
+        (("--lr", "-1"), "lr = -1.0 must be a positive"),
+        (("--beta", "1"), "beta = 1.0 is outside [0, 1)"),
+        (("--time-limit", "-1"), "--time-limit -1.0: must not be negative"),
+        (("--resume", "nowhere"), "nowhere holds no run"),
+        (("--resume", "nowhere", "--seeds", "2"), "leave out --seeds"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_input_is_one_line(
+    words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    from mtbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", "train", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_device_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    from mtbench.cli import main
+    from mtbench.measure.environment import device_problem
+
+    if device_problem("cuda") is None:
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", "train", "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "device 'cuda' is not there" in capsys.readouterr().err
+
+
+def test_a_folder_is_of_one_kind(tmp_path: Path, mtbench: Mtbench) -> None:
+    with TrainingFolder.create(tmp_path / "t") as folder:
+        folder.write_header(
+            {"kind": "training", "plan": {"jobs": [], "rows": []}, "environment": {}, "jobs": {}}
+        )
+    done = mtbench("run", "--resume", "t")
+    assert done.returncode == 2
+    assert done.stderr == ("mtbench: t holds a training run, and what is wanted here is a sweep\n")
+    assert mtbench("report", "t").returncode == 0
