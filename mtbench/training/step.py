@@ -64,6 +64,10 @@ class Stepper:
             if name not in self._data:
                 self._data[name] = torch.empty_like(tensor, device=self.device)
             self._data[name].copy_(tensor)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """To the first step of what is loaded."""
         self._at.zero_()
 
     def start(self, lr: float) -> Any:

@@ -32,8 +32,9 @@ class Estimate:
 def estimate(found: Sequence[float], scale: Scale) -> Estimate | None:
     """Of one value a seed; None of none, or of one that is not finite, or, on a log scale, not above 0.
 
-    >>> estimate([1.0, 2.0, 3.0], "linear")
-    Estimate(value=2.0, low=-0.484..., high=4.484..., seeds=3)
+    >>> found = estimate([1.0, 2.0, 3.0], "linear")
+    >>> found.value, round(found.low, 3), round(found.high, 3), found.seeds
+    (2.0, -0.484, 4.484, 3)
     """
     from scipy import special
 
