@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
-from mtbench.training.summary import Estimate, estimate
+from mtbench.training.summary import Estimate, estimate, of_variant
 from mtbench.training.variants import Variant
 
 from .format import count
@@ -147,11 +148,11 @@ def dots(run: TrainingRun, metric: str) -> list[Dots]:
     """Quality, and then speed and memory; without what no training has."""
     quality = (
         _panel(run, "held-out loss", "loss", lambda t: t.loss, log=True),
-        _panel(run, f"held-out {metric}", "share of 1", lambda t: t.metric, log=False),
+        _panel(run, f"held-out {metric}", "share of 1", lambda t: t.metric, quantity="metric"),
     )
     cost = (
-        _panel(run, "throughput", "thousand tokens a second", _thousand_tokens, log=False),
-        _panel(run, "peak memory", "MiB", _mebibytes, log=False),
+        _panel(run, "throughput", "thousand tokens a second", _thousand_tokens),
+        _panel(run, "peak memory", "MiB", _mebibytes),
     )
     found = []
     for name, title, caption, panels in (
@@ -183,15 +184,23 @@ def _mebibytes(trained: Trained) -> float | None:
 
 
 def _panel(
-    run: TrainingRun, title: str, unit: str, value: Callable[[Trained], float | None], *, log: bool
+    run: TrainingRun,
+    title: str,
+    unit: str,
+    value: Callable[[Trained], float | None],
+    *,
+    log: bool = False,
+    quantity: Quantity | None = None,
 ) -> DotPanel:
+    """`quantity` is the one whose mean a summary has already."""
     found = []
     for variant in run.variants:
         values = [x for t in run.of(variant) if (x := value(t)) is not None and math.isfinite(x)]
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = estimate(values, "log" if log else "linear")
+            mean = of_variant(run, variant, quantity) if quantity else None
+            mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))
 

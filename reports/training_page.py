@@ -131,7 +131,7 @@ def _claim(judged: Judged) -> dict[str, Any]:
     what = {"loss": "held-out loss", "metric": "held-out share", "seconds_per_epoch": "seconds an epoch"}
     told = ""
     if found is not None:
-        value, interval = _with_interval(found)
+        value, interval = _with_interval(found, geometric=claim.quantity != "metric")
         quantity = what[claim.quantity]
         of = f"{quantity} over {claim.against}'s" if claim.against else quantity
         told = f"{of}: {value}" + (f", 95% interval {interval}" if interval else "")
@@ -139,9 +139,13 @@ def _claim(judged: Judged) -> dict[str, Any]:
     return {"text": claim.text, "told": told, "reason": judged.reason}
 
 
-def _with_interval(found: Estimate) -> tuple[str, str]:
+def _with_interval(found: Estimate, *, geometric: bool) -> tuple[str, str]:
+    """A value and its interval. Ends that lie as far from it by ratio, and not by difference, have digits of
+    their own."""
     if found.low is None or found.high is None:
         return fmt.number(found.value), ""
+    if geometric:
+        return fmt.number(found.value), f"{fmt.number(found.low)} to {fmt.number(found.high)}"
     value, ends = with_interval(found.value, found.low, found.high)
     return value, ends.replace(", ", " to ")
 
@@ -153,7 +157,9 @@ def _row(run: TrainingRun, variant: str, published: Published | None) -> dict[st
     quantities: tuple[Quantity, ...] = ("loss", "metric", "seconds_per_epoch")
     for quantity in quantities:
         found = of_variant(run, variant, quantity)
-        value, interval = ("–", "") if found is None else _with_interval(found)
+        value, interval = "–", ""
+        if found is not None:
+            value, interval = _with_interval(found, geometric=quantity != "metric")
         cells[quantity] = {"value": value, "interval": interval}
     ratio = None if variant == BASE else against(run, variant, BASE, "seconds_per_epoch")
     speeds = [t.tokens_per_s for t in trained if t.tokens_per_s is not None]

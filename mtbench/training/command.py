@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-import mtbench
+from mtbench import __version__
 from mtbench.errors import BadInput, nearest
 from mtbench.measure.environment import cpus, device_problem, environment
 from mtbench.registry import load_backend
@@ -164,7 +164,7 @@ def run_training(
     _check_device(asked.kernels)
     header = {
         "kind": KIND,
-        "mtbench": mtbench.__version__,
+        "mtbench": __version__,
         "command": ["mtbench", *relative(arguments)],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,

@@ -41,6 +41,9 @@ class EpochRow:
     """The same of the task's metric."""
     seconds: tuple[float, ...]
     """Of each step: no data made, no evaluation, no checkpoint."""
+    captured: int = 0
+    """How many of them were replays of a CUDA graph: all but the first three, and those after a new learning
+    rate, where steps are captured."""
     peak_memory_bytes: int | None
     """Up to the end of the epoch, in the job's process."""
     memory_method: str
@@ -67,6 +70,7 @@ class EpochRow:
             "loss": [_short(x) for x in self.loss],
             "metric": [_short(x) for x in self.metric],
             "seconds": [float(f"{x:.5g}") for x in self.seconds],
+            "captured": self.captured,
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_method": self.memory_method,
             "held_out_loss": json_float(self.held_out_loss),
@@ -87,6 +91,7 @@ class EpochRow:
             loss=tuple(map(read_float, line["loss"])),
             metric=tuple(map(read_float, line["metric"])),
             seconds=tuple(line["seconds"]),
+            captured=line["captured"],
             peak_memory_bytes=line["peak_memory_bytes"],
             memory_method=line["memory_method"],
             **held_out,

@@ -197,6 +197,7 @@ class TrainingRunner:
             loss=tuple(map(read_float, said["loss"])),
             metric=tuple(map(read_float, said["metric"])),
             seconds=tuple(said["seconds"]),
+            captured=said["captured"],
             peak_memory_bytes=said["peak_memory_bytes"],
             memory_method=said["memory_method"],
             held_out_loss=evaluation["loss"],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class Epoch:
     metric: list[float]
     seconds: list[float]
     """On a GPU by CUDA events around each step, in the order of its stream; on a CPU by the host's clock."""
+    captured: int
+    """How many of them were replays of a CUDA graph."""
 
 
 class Stepper:
@@ -70,7 +73,7 @@ class Stepper:
         """To the first step of what is loaded."""
         self._at.zero_()
 
-    def start(self, lr: float) -> Any:
+    def start(self, lr: float) -> _Clock:
         """Start all steps of the epoch that is loaded, at that learning rate; `finish` waits for them."""
         self.model.train()
         set_lr(self.optimizer, lr)
@@ -83,6 +86,7 @@ class Stepper:
             clock.begin()
             if self._graph is not None:
                 self._graph.replay()
+                clock.replays += 1
             elif self.job.kernels.capture:
                 self._aside()
             else:
@@ -90,10 +94,11 @@ class Stepper:
             clock.end()
         return clock
 
-    def finish(self, clock: Any) -> Epoch:
+    def finish(self, clock: _Clock) -> Epoch:
         """What the steps left, when they have run."""
         seconds = clock.seconds()
-        return Epoch(loss=self._loss.tolist(), metric=self._metric.tolist(), seconds=seconds)
+        loss, metric = self._loss.tolist(), self._metric.tolist()
+        return Epoch(loss=loss, metric=metric, seconds=seconds, captured=clock.replays)
 
     def evaluate(self, data: Mapping[str, Array]) -> tuple[float, float]:
         """Mean loss and metric over the steps of the data, without dropout."""
@@ -133,7 +138,9 @@ class Stepper:
         """A plain step on a stream of its own, as what is to be captured wants it."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            # It is about to be captured.
+            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
             self._step()
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -151,6 +158,7 @@ class _Clock:
     """Seconds of each step: by CUDA events, which the host does not wait for, or by the host's clock."""
 
     def __init__(self, device: torch.device) -> None:
+        self.replays = 0
         self._gpu = device.type == "cuda"
         self._marks: list[tuple[Any, Any]] = []
         self._began: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mtbench.training.published import Quantity
@@ -58,8 +58,11 @@ def values(run: TrainingRun, variant: str, quantity: Quantity) -> dict[int, floa
 
 
 def of_variant(run: TrainingRun, variant: str, quantity: Quantity) -> Estimate | None:
-    """A variant's mean over its seeds."""
-    return estimate(list(values(run, variant, quantity).values()), SCALES[quantity])
+    """A variant's mean over its seeds. The interval of a share ends at 0 and at 1."""
+    found = estimate(list(values(run, variant, quantity).values()), SCALES[quantity])
+    if quantity != "metric" or found is None or found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def against(run: TrainingRun, variant: str, other: str, quantity: Quantity) -> Estimate | None:

@@ -107,6 +107,7 @@ class Trainer:
                 "loss": steps.loss,
                 "metric": steps.metric,
                 "seconds": steps.seconds,
+                "captured": steps.captured,
                 "peak_memory_bytes": peak.bytes,
                 "memory_method": peak.method,
                 "evaluation": evaluation,

@@ -56,5 +56,6 @@ def test_steps_have_seconds_by_the_devices_clock(job: Any, tmp_path: Path) -> No
     made = job("linear", kernels=Kernels(device="cuda", capture=True))
     rows = list(Trainer(made, tmp_path / "x.pt", every_s=1e9).run())
     assert all(0 < s < 1 for s in rows[-1]["seconds"])
+    assert [row["captured"] for row in rows] == [2, 5, 5, 2]  # of 5; lr changes before the last epoch
     assert rows[-1]["peak_memory_bytes"] > 0
     assert rows[-1]["memory_method"].startswith("torch.cuda")
