@@ -67,6 +67,7 @@ ALLOWED = {
     "mtbench/transformer/config.py": ("mtbench.errors", "mtbench.spec"),
     "mtbench/training": (
         "mtbench.__version__",
+        "mtbench.display",
         "mtbench.errors",
         "mtbench.frameworks",
         "mtbench.inputs",

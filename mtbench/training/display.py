@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from mtbench.display import time_left
 from mtbench.training.results import EpochRow
 from mtbench.training.runner import Progress
 from mtbench.training.settings import Job
@@ -66,7 +67,7 @@ class _Counted(Progress):
         if trained < 3:
             return "about ? left"
         seconds = (time.monotonic() - self._began) / trained * (self.epochs - self.done)
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+        return time_left(seconds)
 
 
 def _told(row: EpochRow) -> str:

@@ -13,26 +13,21 @@ from typing import Any
 import psutil
 import pytest
 
-from mtbench.training.command import resume_training
+from mtbench import BadInput
+from mtbench.cli import app, main
+from mtbench.training import command
+from mtbench.training.command import Outcome, resume_training
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import TrainingRun
 from tests.conftest import ROOT, Mtbench
+from tests.training.synthetic import made_run, written
 
 pytestmark = pytest.mark.torch
 
 SMALL = (
-    *(
-        "train",
-        "--preset",
-        "short",
-        "--variant",
-        "softmax,momentum+adaptive",
-        "--seeds",
-        "1",
-        "--threads",
-        "1",
-    ),
-    *("--epochs", "60", "--iterations", "6", "--batch", "4", "--seq-len", "10", "--checkpoint-every", "0"),
+    *("train", "--preset", "short", "--variant", "softmax,momentum+adaptive", "--seeds", "1"),
+    *("--epochs", "30", "--iterations", "4", "--batch", "4", "--seq-len", "10"),
+    *("--threads", "1", "--checkpoint-every", "0"),
 )
 
 
@@ -43,6 +38,18 @@ def learnt(run: TrainingRun) -> dict[tuple[str, int], tuple[Any, ...]]:
         for t in run
         for row in t.epochs
     }
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """The command, in a process that a test may do something to."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mtbench", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def until(done: Any, seconds: float = 120) -> None:
@@ -58,13 +65,7 @@ def test_a_run_whose_worker_is_killed_goes_on_exactly(mtbench: Mtbench, tmp_path
     assert "2 done" in whole.stdout
     assert Path(tmp_path, "whole", "report.html").exists()
 
-    cut = subprocess.Popen(
-        [sys.executable, "-m", "mtbench", *SMALL, "--out", "cut"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    cut = started(tmp_path, *SMALL, "--out", "cut")
     try:
         lines = tmp_path / "cut" / "epochs.jsonl"
         until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 5)
@@ -84,11 +85,11 @@ def test_a_run_whose_worker_is_killed_goes_on_exactly(mtbench: Mtbench, tmp_path
     assert "killed by SIGKILL" in crashed.reason
     assert 5 <= len(crashed.epochs) < 30
 
-    again = mtbench("train", "--resume", "cut", "--time-limit", "0")
-    assert again.returncode == 3, again.stderr
-    assert "go on with: mtbench train --resume cut" in again.stdout
-    done = mtbench("train", "--resume", "cut")
-    assert done.returncode == 0, done.stderr
+    again = resume_training(tmp_path / "cut", time_limit_s=0)
+    assert again.cut_off
+    assert again.summary == "the time limit is reached: 1 cut off, 1 done"
+    done = resume_training(tmp_path / "cut")
+    assert (done.summary, done.cut_off, done.failed) == ("2 done", False, False)
     assert learnt(TrainingRun.load(tmp_path / "cut")) == learnt(TrainingRun.load(tmp_path / "whole"))
     # Nothing is left to do, and nothing is done.
     before = lines.read_bytes()
@@ -97,14 +98,7 @@ def test_a_run_whose_worker_is_killed_goes_on_exactly(mtbench: Mtbench, tmp_path
 
 
 def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
-    words = [*SMALL, "--variant", "linear", "--epochs", "100000", "--out", "r"]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "mtbench", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    run = started(tmp_path, *SMALL, "--variant", "linear", "--epochs", "100000", "--out", "r")
     try:
         lines = tmp_path / "r" / "epochs.jsonl"
         until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 3)
@@ -149,8 +143,6 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(
     words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    from mtbench.cli import main
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mtbench", "train", *words])
     with pytest.raises(SystemExit) as end:
@@ -162,26 +154,42 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_device_that_is_not_there(
-    capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(interrupted=False, cut_off=False, counts={"done": 2}), 0),
+        (Outcome(interrupted=False, cut_off=False, counts={"done": 1, "diverged": 1}), 1),
+        (Outcome(interrupted=False, cut_off=True, counts={"done": 1, "cut off": 1}), 3),
+        (Outcome(interrupted=True, cut_off=False, counts={"cut off": 2}), 130),
+    ],
+)
+def test_exit_codes(
+    outcome: Outcome, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    from mtbench.cli import main
-    from mtbench.measure.environment import device_problem
+    written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "r")
+    monkeypatch.setattr(command, "resume_training", lambda *a, **k: outcome)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", "train", "--resume", "r"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code or 0) == code
+    out = capsys.readouterr().out
+    assert f"report: {Path('r', 'report.html')}" in out
+    assert ("go on with: mtbench train --resume r" in out) == (code == 3)
 
-    if device_problem("cuda") is None:
-        pytest.skip("this machine has a GPU")
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command, "device_problem", lambda device: "no driver" if device == "cuda" else None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mtbench", "train", "--device", "cuda"])
-    with pytest.raises(SystemExit):
-        main()
-    assert "device 'cuda' is not there" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="device 'cuda' is not there: no driver; there is: cpu"):
+        app(standalone_mode=False)
 
 
 def test_a_folder_is_of_one_kind(tmp_path: Path, mtbench: Mtbench) -> None:
     with TrainingFolder.create(tmp_path / "t") as folder:
-        folder.write_header(
-            {"kind": "training", "plan": {"jobs": [], "rows": []}, "environment": {}, "jobs": {}}
-        )
+        plan: dict[str, list[str]] = {"jobs": [], "rows": []}
+        folder.write_header({"kind": "training", "plan": plan, "environment": {}, "jobs": {}})
     done = mtbench("run", "--resume", "t")
     assert done.returncode == 2
     assert done.stderr == ("mtbench: t holds a training run, and what is wanted here is a sweep\n")
