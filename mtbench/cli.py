@@ -189,8 +189,9 @@ def run(
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
     """The report, one line, and the exit code."""
-    report_file = _reports().write_report(folder)
-    typer.echo(f"\n{outcome.summary}\nreport: {report_file}")
+    from mtbench.report import write_report
+
+    typer.echo(f"\n{outcome.summary}\nreport: {write_report(folder)}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)
@@ -227,13 +228,9 @@ def report(
         given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        from mtbench.results import run_kind
+        from mtbench.report import write_report
 
-        if run_kind(runs[0]) == "training":
-            file: Path = _reports("training_page").write_training_report(runs[0])
-        else:
-            file = _reports().write_report(runs[0])
-        typer.echo(f"report: {file}")
+        typer.echo(f"report: {write_report(runs[0])}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT

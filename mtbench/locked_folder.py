@@ -70,16 +70,31 @@ class LockedFolder:
             raise BadInput(f"--out {folder} is a file, not a folder: name another")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Exclusive creation: of two runs that begin at once one is told.
-            (folder / HEADER).open("x").close()
-        except FileExistsError:
+        except OSError as error:
+            raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
+        cls._refuse_a_run(folder)
+        made = cls(folder)
+        try:
+            cls._refuse_a_run(folder)  # of two that begin at once, the other may have come and gone
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @classmethod
+    def _refuse_a_run(cls, folder: Path) -> None:
+        """Whatever a run has left: a header, or lines that have lost theirs. Before its header is there a run
+        that is killed leaves nothing that counts."""
+        if (folder / HEADER).exists():
             raise BadInput(
                 f"--out {folder} already holds a run: name another folder, or go on with it by "
                 f"`{cls.COMMAND} --resume {folder}`"
-            ) from None
-        except OSError as error:
-            raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
-        return cls(folder)
+            )
+        rows = folder / cls.ROWS
+        if rows.is_file() and rows.stat().st_size:
+            raise BadInput(
+                f"--out {folder} already holds rows ({cls.ROWS}) without their {HEADER}: name another folder"
+            )
 
     def repair(self, is_line: Callable[[bytes], bool]) -> None:
         """Cut off a last line that is not whole; end one that is, and lacks its line break."""

@@ -74,6 +74,7 @@ ALLOWED = {
         "mtbench.locked_folder",
         "mtbench.measure.environment",
         "mtbench.registry",
+        "mtbench.report",
         "mtbench.results",
         "mtbench.spec",
         "mtbench.support",
@@ -104,6 +105,7 @@ ALLOWED = {
         "mtbench.measure.statistics",
         "mtbench.spec",
     ),
+    "mtbench/report.py": ("mtbench.errors", "mtbench.registry", "mtbench.results"),
     "mtbench/locked_folder.py": ("mtbench.errors",),
     "mtbench/run_folder.py": ("mtbench.locked_folder", "mtbench.results"),
     "mtbench/measure": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtbench.errors import BadInput
-from mtbench.registry import import_part
 from mtbench.words import by_kind, names
 
 if TYPE_CHECKING:
@@ -104,12 +104,14 @@ def train(
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
-    """Train the momentum transformer and its rivals on a task, several seeds each, and leave a folder with a
-    report.
+    """Train the momentum transformer on a task, and leave a report.
+
+    Its rivals too, several seeds each.
 
     Exit code: 0 when every training is done; 1 when one diverged, crashed, ran out of memory or time; 2 for
     bad input; 3 when the time limit cut it off, and 130 after Ctrl-C: both leave checkpoints to go on from.
     """
+    from mtbench.report import write_report
     from mtbench.training import command
 
     for option, value in (
@@ -117,8 +119,8 @@ def train(
         ("--timeout", timeout),
         ("--time-limit", time_limit),
     ):
-        if value is not None and value < 0:
-            raise BadInput(f"{option} {value}: must not be negative")
+        if value is not None and not 0 <= value < math.inf:
+            raise BadInput(f"{option} {value}: must be a finite number, and not negative")
     if resume is not None:
         given = [word for word in sys.argv[2:] if word.startswith("--")]
         if wrong := [word for word in given if not word.startswith(WITH_RESUME)]:
@@ -165,8 +167,8 @@ def train(
             host=host,
             arguments=sys.argv[1:],
         )
-    report = import_part("reports.training_page").write_training_report(folder)
-    typer.echo(f"\n{outcome.summary}\nreport: {report}")
+    typer.echo(f"\n{outcome.summary}")
+    typer.echo(f"report: {write_report(folder)}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
