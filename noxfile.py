@@ -83,6 +83,19 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def train(session: nox.Session) -> None:
+    """Train every variant of the momentum transformer on a shortened copy task, three seeds each, and leave a
+    page. Positional arguments go to `mtbench train`."""
+    install(session, extras="torch")
+    out = RUNS / f"train-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    arguments = session.posargs or ["--preset", "short", "--parallel", "2"]
+    if "--out" not in arguments and "--resume" not in arguments:
+        arguments = [*arguments, "--out", str(out)]
+    # 3 says that a time limit was reached: what there is can be gone on with.
+    session.run("mtbench", "train", *arguments, success_codes=[0, 3])
+
+
+@nox.session(default=False)
 def compare(session: nox.Session) -> None:
     """Run the pytest-benchmark benchmarks, compare them with the last saved run, and save them.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mtbench.backend import form_for
 from mtbench.errors import BackendFailure, BadInput
 from mtbench.inputs import NUMPY_DTYPES, Array, Inputs
 from mtbench.measure.environment import device_problem
@@ -52,20 +53,7 @@ def attend(
         device = "cpu" if device_problem("cuda") else "cuda"
     case = _case(q, k, v, spec, device, lengths)
     chosen = load_backend(backend)
-    if reason := chosen.unavailable(case.device):
-        raise BadInput(f"backend {backend!r} cannot run on {device} here: {reason}")
-    forms = chosen.forms(spec.kind)
-    if form is not None and form not in forms:
-        raise BadInput(
-            f"backend {backend!r} has no form {form!r} of {spec.kind} attention, it has: "
-            f"{', '.join(forms) or 'none'}"
-        )
-    limits = {name: chosen.unsupported(case, name) for name in ([form] if form else forms)}
-    able = [name for name, limit in limits.items() if limit is None]
-    if not able:
-        why = "; ".join(f"{name}: {limit}" for name, limit in limits.items())
-        raise BadInput(f"backend {backend!r} does not do this case ({why or 'no forms'})")
-    kernel = chosen.build(case, able[0])
+    kernel = chosen.build(case, form_for(chosen, case, form))
     kernel.load(Inputs(q=q, k=k, v=v))
     result = kernel()
     kernel.wait(result)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from mtbench.errors import BadInput
 from mtbench.inputs import Array, Inputs
 from mtbench.spec import ATTENTIONS, Case
 
@@ -34,6 +35,7 @@ __all__ = [
     "NAN_LOST",
     "SCORES_ROUNDED",
     "TF32",
+    "Applicable",
     "AttentionFunction",
     "Backend",
     "Caveat",
@@ -46,6 +48,7 @@ __all__ = [
     "Unsupported",
     "caveats_of",
     "dims_up_to",
+    "form_for",
     "is_interpreted",
     "partial_of",
 ]
@@ -166,6 +169,19 @@ class Kernel(Protocol):
 
 
 @runtime_checkable
+class Applicable(Protocol):
+    """A kernel that a model can call. What the adapter of torch builds is one."""
+
+    layout: str
+    """See `Kernel.layout`."""
+
+    def apply(self, q: Any, k: Any, v: Any) -> Any:
+        """The attention of the framework's own arrays, of the case's sizes, dtype and device, in `layout`;
+        their strides may be any, as a model's are. The framework's autodiff goes through it in mode
+        forward_backward."""
+
+
+@runtime_checkable
 class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
@@ -227,6 +243,29 @@ def partial_of(backend: Backend, case: Case, form: str) -> str | None:
     """What a form leaves out of the timed work of a case, or None where it does it all."""
     partials: tuple[Partial, ...] = getattr(backend, "partials", ())
     return next((partial.what for partial in partials if partial.applies(case, form)), None)
+
+
+def form_for(backend: Backend, case: Case, form: str | None = None) -> str:
+    """The form a case is computed in: the one that is asked for, or the backend's first that does the case.
+
+    Raises:
+        BadInput: the backend cannot run on the case's device here, has no such form, or does not do the case
+            in it; the message says which limit.
+    """
+    name, kind = backend.name, case.spec.kind
+    if reason := backend.unavailable(case.device):
+        raise BadInput(f"backend {name!r} cannot run on {case.device} here: {reason}")
+    forms = backend.forms(kind)
+    if form is not None and form not in forms:
+        raise BadInput(
+            f"backend {name!r} has no form {form!r} of {kind} attention, it has: {', '.join(forms) or 'none'}"
+        )
+    limits = {one: backend.unsupported(case, one) for one in ([form] if form else forms)}
+    able = [one for one, limit in limits.items() if limit is None]
+    if not able:
+        why = "; ".join(f"{one}: {limit}" for one, limit in limits.items())
+        raise BadInput(f"backend {name!r} does not do this case ({why or f'no form of {kind} attention'})")
+    return able[0]
 
 
 GROUPED_HEADS = Limit(

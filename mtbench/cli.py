@@ -13,6 +13,7 @@ import typer
 
 from mtbench import __version__
 from mtbench.errors import BackendFailure, BadInput, StorageError
+from mtbench.training.cli import train
 from mtbench.words import floats, names, optional_names, whole_numbers
 
 if TYPE_CHECKING:
@@ -203,11 +204,16 @@ def run(
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
     """One line, the report, and the exit code."""
+    from mtbench.report import write_report
+
     typer.echo(f"\n{outcome.summary}")
-    typer.echo(f"report: {_write_report(folder)}")
+    typer.echo(f"report: {write_report(folder)}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)
+
+
+app.command()(train)
 
 
 @app.command()
@@ -239,7 +245,9 @@ def report(
         given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        typer.echo(f"report: {_write_report(runs[0])}")
+        from mtbench.report import write_report
+
+        typer.echo(f"report: {write_report(runs[0])}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT
@@ -425,17 +433,6 @@ def _measure_again(
     if outcome.interrupted:
         typer.echo(f"\ninterrupted: what was measured is in {folder}", err=True)
         raise typer.Exit(INTERRUPTED)
-
-
-def _write_report(folder: Path) -> Path:
-    try:
-        page: Path = _reports().write_report(folder)
-    except OSError as error:
-        raise StorageError(
-            f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` "
-            "makes the report when there is room"
-        ) from error
-    return page
 
 
 def _write(option: str, file: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from mtbench.results import FAILURES, Measurement
 from mtbench.sweep.plan import PlannedRow
 from mtbench.sweep.runner import Progress
 
-__all__ = ["print_support", "show_progress"]
+__all__ = ["print_support", "show_progress", "time_left"]
 
 WIDE = 120
 """Columns of a terminal from which on there is room for a bar, too."""
@@ -60,6 +60,15 @@ class _Clipped(TextColumn):
         return text
 
 
+def time_left(seconds: float) -> str:
+    """An estimate in words.
+
+    >>> time_left(89), time_left(90)
+    ('about 89 s left', 'about 2 min left')
+    """
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
 class _Counted(Progress):
     """Knows how many rows there are, and estimates the time that is left."""
 
@@ -89,7 +98,7 @@ class _Counted(Progress):
             if row.decided is None:
                 spent = self._spent.get(row.backend)
                 seconds += sum(spent) / len(spent) if spent else overall
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+        return time_left(seconds)
 
 
 class _Lines(_Counted):

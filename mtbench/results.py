@@ -27,7 +27,11 @@ __all__ = [
     "Agreement",
     "Measurement",
     "Run",
+    "json_float",
+    "read_float",
+    "read_header",
     "read_rows",
+    "run_kind",
 ]
 
 SCHEMA_VERSION = 2
@@ -211,13 +215,13 @@ class Measurement:
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_method": self.memory_method,
             "static_memory_bytes": self.static_memory_bytes,
-            "relative_error": _json_float(self.relative_error),
+            "relative_error": json_float(self.relative_error),
             "tolerance": self.tolerance,
             "compared": self.compared,
             "agreement": {
                 name: {
-                    "relative": _json_float(a.relative),
-                    "max_abs": _json_float(a.max_abs),
+                    "relative": json_float(a.relative),
+                    "max_abs": json_float(a.max_abs),
                     "tolerance": a.tolerance,
                 }
                 for name, a in self.agreement.items()
@@ -271,8 +275,8 @@ class Measurement:
             static_memory_bytes=row.get("static_memory_bytes"),
             agreement={
                 name: Agreement(
-                    relative=_read_float(a["relative"]),
-                    max_abs=_read_float(a["max_abs"]),
+                    relative=read_float(a["relative"]),
+                    max_abs=read_float(a["max_abs"]),
                     tolerance=a["tolerance"],
                 )
                 for name, a in row["agreement"].items()
@@ -297,14 +301,15 @@ class _NewerSchemaError(BadInput):
     """A later mtbench wrote it: that is no damage to be skipped."""
 
 
-def _json_float(value: float | None) -> float | str | None:
-    """JSON has no NaN and no infinity: those are written as words."""
+def json_float(value: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity: those are written as words, which `read_float` reads."""
     if value is None or abs(value) < float("inf"):
         return value
     return str(float(value))
 
 
-def _read_float(value: float | str | None) -> float:
+def read_float(value: float | str | None) -> float:
+    """What `json_float` made; NaN for nothing."""
     return float("nan") if value is None else float(value)
 
 
@@ -338,20 +343,7 @@ class Run:
             BadInput: there is no run in it, or a newer mtbench wrote it.
         """
         folder = Path(folder)
-        header_file = folder / "run.json"
-        if not header_file.is_file():
-            raise BadInput(f"{folder} holds no run: it has no run.json")
-        try:
-            header = json.loads(header_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BadInput(f"{header_file} is not JSON: {error}") from error
-        if not isinstance(header, dict) or "schema" not in header:
-            raise BadInput(f"{header_file} is not a run's header: it has no schema version")
-        if header["schema"] > SCHEMA_VERSION:
-            raise BadInput(
-                f"{folder} has schema {header['schema']} and needs a newer mtbench "
-                f"(this one reads {SCHEMA_VERSION})"
-            )
+        header = read_header(folder, newest=SCHEMA_VERSION)
         rows_file = folder / "measurements.jsonl"
         rows, unreadable = read_rows(rows_file.read_bytes() if rows_file.exists() else b"")
         return cls(folder=folder, header=header, measurements=tuple(rows), unreadable_lines=unreadable)
@@ -362,6 +354,53 @@ class Run:
     def with_measurements(self, measurements: tuple[Measurement, ...]) -> Run:
         """The same run with other rows, for a report of a part of it."""
         return replace(self, measurements=measurements)
+
+
+KINDS: Mapping[str | None, str] = {None: "a sweep", "training": "a training run"}
+"""What a run is, by the ``kind`` in its header."""
+
+
+def run_kind(folder: Path) -> str | None:
+    """What kind of run is in a folder: None is a sweep, ``training`` a training run.
+
+    Raises:
+        BadInput: there is no run in it.
+    """
+    kind: str | None = _header(folder).get("kind")
+    return kind
+
+
+def read_header(folder: Path, *, newest: int, kind: str | None = None) -> dict[str, Any]:
+    """The run.json of a run of that kind.
+
+    Raises:
+        BadInput: there is none, it is another kind of run, or its schema is past the newest that is known.
+    """
+    header = _header(folder)
+    found = header.get("kind")
+    if found != kind:
+        raise BadInput(
+            f"{folder} holds {KINDS.get(found, f'a run of kind {found!r}')}, and what is wanted here is "
+            f"{KINDS[kind]}"
+        )
+    if header["schema"] > newest:
+        raise BadInput(
+            f"{folder} has schema {header['schema']} and needs a newer mtbench (this one reads {newest})"
+        )
+    return header
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    file = folder / "run.json"
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no run: it has no run.json")
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON: {error}") from error
+    if not isinstance(header, dict) or "schema" not in header:
+        raise BadInput(f"{file} is not a run's header: it has no schema version")
+    return header
 
 
 def read_rows(text: bytes) -> tuple[list[Measurement], int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from mtbench.errors import BadInput
 
-__all__ = ["floats", "names", "optional_names", "whole_numbers"]
+__all__ = ["by_kind", "floats", "names", "optional_names", "whole_numbers"]
 
 RANGE = re.compile(r"(\d+):(\d+):x(\d+)")
 
@@ -75,3 +76,21 @@ def floats(option: str, text: str | None) -> tuple[float, ...] | None:
         except ValueError:
             raise BadInput(f"{option} {word}: not a number") from None
     return tuple(dict.fromkeys(found))
+
+
+def by_kind(option: str, text: str | None, kinds: Sequence[str]) -> dict[str, str]:
+    """Names by kind: ``softmax=sdpa,triton`` is sdpa for softmax, and triton, under the empty name, for all
+    that are not named.
+
+    >>> by_kind("--backend", "softmax=sdpa,triton", ("softmax", "linear"))
+    {'softmax': 'sdpa', '': 'triton'}
+    """
+    found: dict[str, str] = {}
+    for word in names(text) or ():
+        kind, between, name = word.rpartition("=")
+        if between and (kind not in kinds or not name):
+            raise BadInput(f"{option} {word}: KIND=NAME, with KIND one of {', '.join(kinds)}")
+        if kind in found:
+            raise BadInput(f"{option} {text}: {found[kind]} and {name} for {kind or 'all'}: give one")
+        found[kind] = name
+    return found

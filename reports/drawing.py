@@ -9,7 +9,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["FORMATS", "Format", "draw"]
+__all__ = ["FORMATS", "Format", "draw", "rendered"]
 
 Format = Literal["png", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -42,6 +42,22 @@ def draw(
     formats: Iterable[Format] = ("svg", "png"),
 ) -> dict[Format, bytes]:
     """The figure as a file of each format."""
+
+    def compose() -> Canvas:
+        if isinstance(figure, WinnerMap):
+            return draw_winners(figure, looks, sheet)
+        return _compose(figure, looks, dashes, sheet)
+
+    return rendered(compose, figure.title, sheet, formats)
+
+
+def rendered(
+    compose: Callable[[], Canvas],
+    title: str,
+    sheet: Sheet = REPORT,
+    formats: Iterable[Format] = ("svg", "png"),
+) -> dict[Format, bytes]:
+    """What `compose` draws, under the sheet's settings, as a file of each format."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -51,10 +67,7 @@ def draw(
         mpl.rcdefaults()
         settings: Any = mpl.rcParams  # matplotlib's stubs list its keys, which differ from version to version
         settings.update(sheet.settings)
-        if isinstance(figure, WinnerMap):
-            canvas = draw_winners(figure, looks, sheet)
-        else:
-            canvas = _compose(figure, looks, dashes, sheet)
+        canvas = compose()
         # savefig would lay out the figure again and draw it twice for each format, in twice the time.
         agg: Any = FigureCanvasAgg(canvas)
         if (layout := canvas.get_layout_engine()) is not None:
@@ -63,7 +76,7 @@ def draw(
         found: dict[Format, bytes] = {}
         # The PNG first: the others set the canvas to 72 dots an inch, and leave it so.
         for name in sorted(set(formats), key=FORMATS.index):
-            found[name] = _png(agg, sheet) if name == "png" else _vector(canvas, name, clean(figure.title))
+            found[name] = _png(agg, sheet) if name == "png" else _vector(canvas, name, clean(title))
     return found
 
 

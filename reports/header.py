@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from mtbench.results import Run
 
@@ -17,12 +17,21 @@ __all__ = [
     "flatten",
     "limits",
     "machine",
+    "machine_words",
     "mapping",
     "planned",
     "sequence",
     "support",
     "when",
 ]
+
+
+class Headed(Protocol):
+    """A run of any kind."""
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """Its run.json."""
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -47,7 +56,7 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def when(run: Run) -> str:
+def when(run: Headed) -> str:
     """When the run started, to the minute, in the zone it was written in."""
     started = run.header.get("started")
     moment = _moment(started)
@@ -57,7 +66,7 @@ def when(run: Run) -> str:
     return f"{moment:%Y-%m-%d %H:%M} {zone}"
 
 
-def elapsed(run: Run) -> str:
+def elapsed(run: Headed) -> str:
     """How long the run took, or nothing where that is not known."""
     start, end = _moment(run.header.get("started")), _moment(run.header.get("finished"))
     if start is None or end is None or (start.tzinfo is None) != (end.tzinfo is None):
@@ -67,11 +76,15 @@ def elapsed(run: Run) -> str:
 
 def machine(run: Run) -> list[str]:
     """The machine in a few words, what was measured first: the GPUs, the CPU, its cores, the memory."""
+    return machine_words(run, used_gpu=any(row.case.device == "cuda" for row in run))
+
+
+def machine_words(run: Headed, *, used_gpu: bool) -> list[str]:
+    """The same of any run."""
     environment = mapping(run.header.get("environment"))
     cpu = mapping(environment.get("cpu"))
     gpus = [str(mapping(gpu).get("name") or "GPU") for gpu in sequence(environment.get("gpus"))]
     cards = [f"{gpus.count(name)} × {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)]
-    used_gpu = any(row.case.device == "cuda" for row in run)
     told = cards if used_gpu else []
     cores = cpu.get("cores")
     used = cpu.get("affinity")
@@ -102,14 +115,14 @@ def flatten(value: object, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, str(value)
 
 
-def facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+def facts(run: Headed) -> list[tuple[str, list[tuple[str, str]]]]:
     """The environment in tables: the machine, the packages, each worker, the run itself."""
     environment = dict(mapping(run.header.get("environment")))
     packages = environment.pop("packages", None)
     header = run.header
     told = {key: header.get(key) for key in ("mtbench", "started", "finished", "outcome")}
     # The rows have a table, and the workload is there to be read by a program.
-    plan = {k: v for k, v in mapping(header.get("plan")).items() if k not in ("rows", "workload")}
+    plan = {k: v for k, v in mapping(header.get("plan")).items() if k not in ("rows", "workload", "jobs")}
     command = " ".join(map(str, sequence(header.get("command"))))
     tables = [
         ("Machine", list(flatten(environment)) if environment else []),

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["GRID", "INK", "MUTED", "PAPER", "THEMED", "Look", "backend_looks", "form_dashes"]
+__all__ = [
+    "GRID",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "THEMED",
+    "Look",
+    "backend_looks",
+    "form_dashes",
+    "variant_looks",
+]
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#6e7781", "#d8dee4", "#ffffff"
 THEMED: Mapping[str, str] = {
@@ -43,6 +53,9 @@ _LOOKS = (
 )
 _MARKERS = ("<", ">", "p", "h", "*", "d", "8")
 _KNOWN = ("torch-eager", "torch-compile", "triton", "jax", "native")
+_KNOWN_VARIANTS = (
+    *("linear", "softmax", "momentum", "momentum+adaptive", "momentum+momentum", "momentum-released"),
+)
 
 Dash = tuple[float, tuple[float, ...]] | str
 _DASHES: Mapping[str, Dash] = {
@@ -68,15 +81,24 @@ def backend_looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each backend: mtbench's own have theirs in every report, others take what is left in the
     order of their names. Past seven, colours come again with markers of their own.
     """
-    looks = dict(zip(_KNOWN, _LOOKS, strict=False))
+    return _looks(names, _KNOWN)
+
+
+def variant_looks(names: Iterable[str]) -> dict[str, Look]:
+    """The same for what is trained: the variants that are trained by default have theirs in every report."""
+    return _looks(names, _KNOWN_VARIANTS)
+
+
+def _looks(names: Iterable[str], known: tuple[str, ...]) -> dict[str, Look]:
+    looks = dict(zip(known, _LOOKS, strict=False))
     spare = [
-        *_LOOKS[len(_KNOWN) :],
+        *_LOOKS[len(known) :],
         *(
             Look(_LOOKS[i % len(_LOOKS)].color, _MARKERS[(i + i // len(_LOOKS)) % len(_MARKERS)])
             for i in range(len(_LOOKS) * len(_MARKERS))
         ),
     ]
-    others = sorted(set(names) - set(_KNOWN))
+    others = sorted(set(names) - set(known))
     return looks | {name: spare[i % len(spare)] for i, name in enumerate(others)}
 
 

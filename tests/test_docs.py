@@ -19,7 +19,9 @@ import typer.main
 import mtbench
 from mtbench.cli import app
 from mtbench.registry import BUILTIN_BACKENDS
-from mtbench.results import Run
+from mtbench.results import Run, run_kind
+from mtbench.training.results import TrainingRun
+from mtbench.training.tasks import load_task
 from mtbench.workloads import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +171,7 @@ def test_sessions_and_presets_that_are_named_exist() -> None:
         for session in re.findall(r"nox -s ([a-z]+)", text):
             assert f"def {session}(" in NOXFILE, session
         for preset in re.findall(r"--preset ([a-z]+)", text):
-            assert preset in PRESETS
+            assert preset in PRESETS or preset in load_task("copy").presets
     presets = README.split("Presets:")[1].split("Flags")[0]
     assert set(re.findall(r"`([a-z]+)`", presets)) == set(PRESETS)
 
@@ -240,6 +242,13 @@ def test_the_check_of_the_site_finds(changed: dict[str, str], told: list[str], t
     "folder", sorted(p.parent for p in ROOT.glob("docs/results/*/run.json")), ids=lambda path: path.name
 )
 def test_committed_runs_can_be_read(folder: Path) -> None:
+    if run_kind(folder) == "training":
+        trained = TrainingRun.load(folder)
+        assert trained.unreadable_lines == 0
+        assert {one.status for one in trained} <= {"done", "diverged"}
+        assert trained.header["command"][:2] == ["mtbench", "train"]
+        assert "host" not in trained.header["environment"]
+        return
     run = Run.load(folder)
     assert run.measurements
     assert run.unreadable_lines == 0

@@ -109,7 +109,7 @@ class TritonBackend(DeclaredBackend):
 
 def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any) -> Any:
     """The output alone, of a `kernels_of` function and a plan."""
-    return attention(plan, start, q, k, v)[0]
+    return attention(plan, start, q.contiguous(), k.contiguous(), v.contiguous())[0]
 
 
 def shapes_of(case: Case) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, both: Pass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
         """Keeps the inputs, the output, the denominators and the states between segments."""
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # a model's may lie otherwise
         o, kept = both.attention(both.plan, both.launch, q, k, v, keep=True)
         ctx.both = both
         ctx.save_for_backward(q, k, v, o, *kept)

@@ -16,7 +16,7 @@ from mtbench.backend import Kernel
 from mtbench.frameworks import PeakMemory
 from mtbench.frameworks.layout import from_bhnd, to_bhnd
 from mtbench.inputs import Array, Inputs
-from mtbench.measure.memory import host_peak
+from mtbench.measure.memory import ResidentPeak, host_peak
 from mtbench.spec import Case
 
 CUDA_PEAK = "torch.cuda.max_memory_allocated after reset_peak_memory_stats"
@@ -74,6 +74,10 @@ class TorchKernel:
                 return (self._function(*self._qkv),)
         o = self._function(*self._qkv)
         return (o, *torch.autograd.grad(o, self._qkv, self._do))
+
+    def apply(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        """See `Applicable.apply`."""
+        return self._function(q, k, v)
 
     def wait(self, result: Any) -> None:
         """See `Kernel.wait`: on a CPU torch has computed by the time it returns."""
@@ -166,6 +170,26 @@ def peak_memory(kernel: Kernel, device: str) -> PeakMemory:
     torch.cuda.reset_peak_memory_stats()
     kernel.wait(kernel())
     return PeakMemory(bytes=torch.cuda.max_memory_allocated() - before, method=CUDA_PEAK)
+
+
+class RunningPeak:
+    """The most memory in use since the creation, beyond what was in use then: of a process that goes on, as
+    one that trains, where `peak_memory` is that of one call."""
+
+    METHOD = "torch.cuda.max_memory_allocated since the model was made, less what was allocated before"
+
+    def __init__(self, device: str) -> None:
+        self._host = None if device == "cuda" else ResidentPeak()
+        self._before = 0
+        if self._host is None:
+            self._before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+
+    def read(self) -> PeakMemory:
+        """So far. Waits for nothing."""
+        if self._host is not None:
+            return self._host.read()
+        return PeakMemory(bytes=torch.cuda.max_memory_allocated() - self._before, method=self.METHOD)
 
 
 def static_memory(kernel: Kernel) -> int | None:

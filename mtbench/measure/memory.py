@@ -49,7 +49,7 @@ import psutil
 from mtbench.backend import Kernel
 from mtbench.frameworks import PeakMemory
 
-__all__ = ["host_peak", "settle_allocator"]
+__all__ = ["ResidentPeak", "host_peak", "settle_allocator"]
 
 VMHWM = "VmHWM after clear_refs and malloc_trim, largest of 3 calls"
 SAMPLED = "resident set sampled every millisecond (psutil)"
@@ -84,6 +84,24 @@ def host_peak(kernel: Kernel) -> PeakMemory:
     finally:
         libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
         settle_allocator()
+
+
+class ResidentPeak:
+    """The most resident memory of this process since the creation, beyond what was resident then. Unlike
+    `host_peak` it changes nothing in how the process runs: what the allocator keeps counts, and what it
+    reuses does not."""
+
+    METHOD = "VmHWM of the process since the model was made, less VmRSS before it"
+
+    def __init__(self) -> None:
+        self._able = sys.platform == "linux" and _clear_refs()
+        self._before = _status("VmRSS") if self._able else 0
+
+    def read(self) -> PeakMemory:
+        """So far."""
+        if not self._able:
+            return PeakMemory(bytes=None, method="this system keeps no peak that can be set back")
+        return PeakMemory(bytes=max(0, _status("VmHWM") - self._before), method=self.METHOD)
 
 
 def _added(kernel: Kernel, libc: ctypes.CDLL) -> int:

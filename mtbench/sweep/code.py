@@ -16,17 +16,18 @@ DECIDING = ("spec.py", "inputs.py", "oracle", "measure", "frameworks", "sweep/me
 """Of mtbench itself. The rest plans, shows and stores."""
 
 
-def fingerprints(backends: Iterable[str]) -> dict[str, str]:
+def fingerprints(backends: Iterable[str], deciding: Iterable[str] = DECIDING) -> dict[str, str]:
     """The first 16 hex digits of the SHA-256 of each file, by a name without the machine's folders.
 
     Args:
         backends: as asked for (`load_backend`): a name, or the path of a file. mtbench's own are taken
             whole, as they share files; of an installed package's backend its own module.
+        deciding: files and folders of mtbench itself.
     """
     home = Path(mtbench.__file__).parent
     found = {
         f"mtbench/{path.relative_to(home).as_posix()}": path
-        for part in DECIDING
+        for part in deciding
         for path in _sources(home / part)
     }
     for asked in backends:

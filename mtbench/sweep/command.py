@@ -25,7 +25,7 @@ from mtbench.sweep.plan import PlannedRow, plan_rows
 from mtbench.sweep.runner import Settings, SweepRunner
 from mtbench.workloads import Workload
 
-__all__ = ["Outcome", "resume_sweep", "run_sweep"]
+__all__ = ["Outcome", "relative", "resume_sweep", "run_sweep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def run_sweep(
         interleaved=interleaved,
         seed=rows[0].case.seed,
     )
-    header = new_header(["mtbench", *_relative(arguments)], workload, rows, loaded, settings, host=host)
+    header = new_header(["mtbench", *relative(arguments)], workload, rows, loaded, settings, host=host)
     with RunFolder.create(folder) as run_folder:
         return _measured(run_folder, header, rows, loaded, settings)
 
@@ -158,7 +158,7 @@ def _load(names: tuple[str, ...]) -> dict[str, Backend]:
     return loaded
 
 
-def _relative(arguments: Sequence[str]) -> list[str]:
+def relative(arguments: Sequence[str]) -> list[str]:
     """Absolute paths made relative to here, or to their last part where they lie elsewhere: a run folder
     tells nobody's home."""
     return [_relative_path(word) if Path(word).is_absolute() else word for word in arguments]

@@ -5,10 +5,8 @@ Run as ``python -P -m mtbench.sweep.worker FD BACKEND DEVICE THREADS``; `mtbench
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
-import signal
 import sys
 import traceback
 from typing import cast
@@ -21,19 +19,16 @@ from mtbench.measure.memory import settle_allocator
 from mtbench.registry import load_backend
 from mtbench.spec import Case, Device
 from mtbench.sweep.channel import Channel
+from mtbench.sweep.child import die_with_parent
 from mtbench.sweep.measure import Measurer
 
 __all__ = ["main"]
-
-PR_SET_PDEATHSIG = 1
 
 
 def main(handle: int, name: str, device: Device, threads: int) -> None:
     """Say hello with the environment, then measure what is asked for."""
     faulthandler.enable()
-    if sys.platform == "linux":
-        # A runner that is killed takes its workers with it, in the middle of a measurement too.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     settle_allocator()
     channel = Channel(handle)
     try:

@@ -1,0 +1,229 @@
+"""The command ``mtbench train``: its words become a plan, which `mtbench.training.command` carries out."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mtbench.errors import BadInput
+from mtbench.words import by_kind, names
+
+if TYPE_CHECKING:
+    from mtbench.training.command import Asked
+
+__all__ = ["train"]
+
+INTERRUPTED, CUT_OFF = 130, 3
+"""Exit codes after Ctrl-C, and where the time limit was reached."""
+
+WITH_RESUME = ("--resume", "--time-limit")
+
+
+def train(
+    task: Annotated[str, typer.Option(help="What is learnt: copy.")] = "copy",
+    preset: Annotated[str, typer.Option(help="The task's sizes: paper, or short.")] = "paper",
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="ATTENTION or ATTENTION+CONNECTION, several with commas. Attentions: softmax, linear, "
+            "momentum, momentum-released. Connections: momentum, momentum-released, adaptive, "
+            "adaptive-released. [default: the paper's five, and momentum-released]"
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --variant, together with --connection: each attention with the plain "
+            "connection, and momentum attention with each of the others."
+        ),
+    ] = None,
+    connection: Annotated[str | None, typer.Option(help="See --attention; none is the plain one.")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="A backend of torch that `mtbench list` shows; of one attention by softmax=NAME, "
+            "as in softmax=sdpa,triton."
+        ),
+    ] = "torch-eager",
+    form: Annotated[
+        str | None,
+        typer.Option(help="A form of the backend, in the same way. [default: its first that does it]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="float32; tf32 for its matrix products; bfloat16 by autocast.")
+    ] = "float32",
+    capture: Annotated[
+        bool | None,
+        typer.Option(
+            "--capture/--no-capture", help="Whether a step is one CUDA graph. [default: on device cuda]"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
+    parallel: Annotated[int, typer.Option(help="Trainings side by side on the device.", min=1)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads of each training. [default: all CPUs over --parallel]", min=1),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="[default: the preset's]")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Steps an epoch. [default: the preset's]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences a step. [default: the preset's]")] = None,
+    seq_len: Annotated[int | None, typer.Option(help="[default: the preset's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the preset's]")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="The attention's momentum. [default: the task's]")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Its step size. [default: the task's]")] = None,
+    connection_momentum: Annotated[
+        float | None, typer.Option(help="Of the fixed momentum connection. [default: the task's]")
+    ] = None,
+    connection_step: Annotated[
+        float | None, typer.Option(help="Step size of the released connections. [default: the task's]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for the run. [default: mtbench-train-TIME]")
+    ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(help="Least seconds between two checkpoints of a training.")
+    ] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Most seconds for one epoch.")] = 600.0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which all save a checkpoint and leave, to be gone on with."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder, as it was asked for; with --time-limit alone."),
+    ] = None,
+    host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
+) -> None:
+    """Train the momentum transformer on a task, and leave a report.
+
+    Its rivals too, several seeds each.
+
+    Exit code: 0 when every training is done; 1 when one diverged, crashed, ran out of memory or time; 2 for
+    bad input; 3 when the time limit cut it off, and 130 after Ctrl-C: both leave checkpoints to go on from.
+    """
+    from mtbench.report import write_report
+    from mtbench.training import command
+
+    for option, value in (
+        ("--checkpoint-every", checkpoint_every),
+        ("--timeout", timeout),
+        ("--time-limit", time_limit),
+    ):
+        if value is not None and not 0 <= value < math.inf:
+            raise BadInput(f"{option} {value}: must be a finite number, and not negative")
+    if resume is not None:
+        given = [word for word in sys.argv[2:] if word.startswith("--")]
+        if wrong := [word for word in given if not word.startswith(WITH_RESUME)]:
+            raise BadInput(f"--resume goes on as the run was asked for: leave out {', '.join(wrong)}")
+        folder, outcome = resume, command.resume_training(resume, time_limit_s=time_limit)
+    else:
+        asked = _asked(
+            task,
+            preset,
+            variants=(names(variant), names(attention), names(connection)),
+            changes={
+                "epochs": epochs,
+                "iterations": iterations,
+                "batch": batch,
+                "seq_len": seq_len,
+                "lr": lr,
+            },
+            momenta={
+                "beta": beta,
+                "gamma": gamma,
+                "connection": connection_momentum,
+                "step": connection_step,
+                "adaptive_step": connection_step,
+            },
+            seeds=tuple(range(seed, seed + seeds)),
+            kernels={
+                "backends": backend,
+                "forms": form,
+                "device": device,
+                "precision": precision,
+                "capture": device == "cuda" if capture is None else capture,
+            },
+            threads=threads,
+            parallel=parallel,
+        )
+        folder = out or Path(f"mtbench-train-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        outcome = command.run_training(
+            asked,
+            folder,
+            parallel=parallel,
+            every_s=checkpoint_every,
+            timeout_s=timeout,
+            time_limit_s=time_limit,
+            host=host,
+            arguments=sys.argv[1:],
+        )
+    typer.echo(f"\n{outcome.summary}")
+    typer.echo(f"report: {write_report(folder)}")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed:
+        raise typer.Exit(1)
+    if outcome.cut_off:
+        typer.echo(f"go on with: mtbench train --resume {folder}")
+        raise typer.Exit(CUT_OFF)
+
+
+def _asked(
+    task_name: str,
+    preset_name: str,
+    *,
+    variants: tuple[tuple[str, ...] | None, ...],
+    changes: dict[str, int | float | None],
+    momenta: dict[str, float | None],
+    seeds: tuple[int, ...],
+    kernels: dict[str, str | bool | None],
+    threads: int | None,
+    parallel: int,
+) -> Asked:
+    """The words, checked."""
+    from mtbench.measure.environment import cpus
+    from mtbench.spec import ATTENTIONS, DEVICES
+    from mtbench.training.command import Asked, preset_of
+    from mtbench.training.settings import Kernels
+    from mtbench.training.tasks import load_task
+    from mtbench.training.variants import DEFAULT_VARIANTS, parse_variants, product
+
+    found = load_task(task_name)
+    named, attentions, connections = variants
+    if named and (attentions or connections):
+        raise BadInput("--variant names both: leave out --attention and --connection")
+    chosen = (
+        product(attentions, connections)
+        if attentions or connections
+        else parse_variants(named or DEFAULT_VARIANTS)
+    )
+    device = str(kernels["device"])
+    if device not in DEVICES:
+        raise BadInput(f"unknown device {device!r}: known: {', '.join(DEVICES)}")
+    backends, forms = kernels["backends"], kernels["forms"]
+    return Asked(
+        task=found,
+        preset_name=preset_name,
+        preset=preset_of(found, preset_name, **changes),
+        momenta=replace(found.momenta, **{name: x for name, x in momenta.items() if x is not None}),
+        variants=chosen,
+        seeds=seeds,
+        kernels=Kernels(
+            backends=by_kind("--backend", str(backends), ATTENTIONS),
+            forms=by_kind("--form", None if forms is None else str(forms), ATTENTIONS),
+            device=device,
+            precision=kernels["precision"],  # type: ignore[arg-type]
+            capture=bool(kernels["capture"]),
+            threads=threads or max(1, cpus() // parallel),
+        ),
+    )

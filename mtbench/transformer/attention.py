@@ -1,0 +1,158 @@
+"""The model's attention: projections around any attention of the spec, computed by any backend of torch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtbench.backend import Applicable
+from mtbench.errors import BadInput
+from mtbench.spec import AttentionSpec, Case
+from mtbench.transformer.backends import model_backend, model_form
+from mtbench.transformer.config import ModelConfig
+from mtbench.transformer.plain import key_weight
+
+__all__ = ["Attend", "BackendAttention", "MultiHeadAttention"]
+
+Attend = Callable[..., torch.Tensor]
+"""``(spec, q, k, v, lengths) -> o``: q is [batch, seq_len, heads, head_dim], k and v have kv_len positions,
+and o is [batch, seq_len, heads, value_dim]; lengths are each sequence's real keys, or None. `plain_attention`
+is one."""
+
+MOST_KERNELS = 256
+"""Cases whose kernels are kept. Lengths are part of a case: a data set of many would fill the memory."""
+
+
+class BackendAttention:
+    """Attention by a backend that is found by its name, built once a shape."""
+
+    def __init__(self, backend: str, form: str | None = None) -> None:
+        """As `mtbench.load_backend` finds it; `form` is one of its own, by default its first that does the
+        case.
+
+        Raises:
+            BadInput: an unknown backend, or one whose arrays are not torch's.
+        """
+        self.backend, self.form = model_backend(backend), form
+        self._kernels: OrderedDict[tuple[Any, ...], Applicable] = OrderedDict()
+
+    def __call__(
+        self,
+        spec: AttentionSpec,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        lengths: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """See `Attend`.
+
+        Raises:
+            BadInput: the backend does not do this case; the message has its declared reason.
+        """
+        backward = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        lengths = None if lengths is None else tuple(lengths)
+        key = (spec, q.shape, k.shape, v.shape, q.dtype, q.device.type, lengths, backward)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = self._build(*key)
+            if len(self._kernels) > MOST_KERNELS:
+                self._kernels.popitem(last=False)
+        order = tuple("bnhd".index(axis) for axis in kernel.layout)
+        back = tuple(kernel.layout.index(axis) for axis in "bnhd")
+        # The backend's own arithmetic, whatever surrounds it.
+        with torch.autocast(q.device.type, enabled=False):
+            o: torch.Tensor = kernel.apply(q.permute(order), k.permute(order), v.permute(order))
+        return o.permute(back)
+
+    def _build(
+        self,
+        spec: AttentionSpec,
+        q: Sequence[int],
+        k: Sequence[int],
+        v: Sequence[int],
+        dtype: torch.dtype,
+        device: str,
+        lengths: tuple[int, ...] | None,
+        backward: bool,
+    ) -> Applicable:
+        """The kernel of tensors of these shapes, [batch, positions, heads, dim]."""
+        case = Case(
+            spec=spec,
+            batch=q[0],
+            heads=q[2],
+            seq_len=q[1],
+            kv_len=k[1],
+            lengths=lengths,
+            head_dim=q[3],
+            value_dim=v[3],
+            kv_heads=k[2],
+            dtype=str(dtype).removeprefix("torch."),  # type: ignore[arg-type]
+            device=device,  # type: ignore[arg-type]
+            mode="forward_backward" if backward else "forward",
+        )
+        kernel = self.backend.build(case, model_form(self.backend, case, self.form))
+        if not isinstance(kernel, Applicable):
+            raise BadInput(
+                f"backend {self.backend.name!r}: its kernels have no method apply, so no model can call them"
+            )
+        return kernel
+
+
+class MultiHeadAttention(nn.Module):
+    """Queries of one sequence on the keys and values of another, or of its own.
+
+    ``momentum-released`` weights the values by eq 14's ``gamma (1 - beta^(N-j+1)) / (1 - beta)`` and is
+    linear attention of those.
+    """
+
+    def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool) -> None:
+        super().__init__()
+        size = config.size
+        width = size.heads * size.head_dim
+        self.query = nn.Linear(size.d_model, width)
+        self.key = nn.Linear(size.d_model, width)
+        self.value = nn.Linear(size.d_model, width)
+        self.out = nn.Linear(width, size.d_model)
+        self.heads, self.causal = size.heads, causal
+        self.spec = config.spec(causal=causal)
+        """What is computed between the projections, over positions side by side."""
+        self.momentum_spec = config.spec(causal=False)
+        self.weighted = config.weighted(causal=causal)
+        self._attend = attend
+        self._weights: dict[Any, torch.Tensor] = {}
+
+    def forward(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, lengths: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """[batch, seq_len, d_model], of x of that shape.
+
+        Args:
+            x: where queries come from.
+            memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
+            lengths: the real keys of each batch entry.
+        """
+        source = x if memory is None else memory
+        q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+        if self.weighted:
+            v = v * self.position_weight(v, lengths)
+        return self.out(self._attend(self.spec, q, k, v, lengths).flatten(2))  # type: ignore[no-any-return]
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""
+        return x.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
+
+    def position_weight(self, v: torch.Tensor, lengths: Sequence[int] | None) -> torch.Tensor:
+        """Eq 14's weight of each position, [batch or 1, positions, 1, 1]. Kept: a captured step copies
+        nothing from the host."""
+        key = (v.shape[1], v.dtype, v.device, None if lengths is None else tuple(lengths))
+        if key not in self._weights:
+            if len(self._weights) >= MOST_KERNELS:
+                self._weights.clear()
+            last = torch.tensor([v.shape[1]] if lengths is None else list(lengths))[:, None]
+            weight = key_weight(self.momentum_spec, last - 1 - torch.arange(v.shape[1]))
+            self._weights[key] = weight.to(device=v.device, dtype=v.dtype)[:, :, None, None]
+        return self._weights[key]

@@ -1,0 +1,121 @@
+"""A decoder one token at a time: with constant memory where its attention is linear or momentum.
+
+A decoder of ``momentum-released`` is trained with the weights of eq 14 and generates, as the released code
+does, by the recurrence of eq 12, which is another function: its logits here are not those of its forward.
+
+>>> from mtbench.transformer.config import ModelConfig, ModelSize
+>>> from mtbench.transformer.model import Transformer
+>>> from mtbench.transformer.plain import plain_attention
+>>> size = ModelSize(vocabulary=5, max_len=32, d_model=8, layers=1, heads=2, head_dim=4, feed_forward=8)
+>>> model = Transformer(ModelConfig(size=size), plain_attention, causal=True)
+>>> generate(model, torch.tensor([[1, 2, 3]]), 4).shape
+torch.Size([1, 7])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mtbench.errors import BadInput
+from mtbench.spec import AttentionSpec
+from mtbench.transformer.attention import MultiHeadAttention
+from mtbench.transformer.layers import CrossLayer
+from mtbench.transformer.model import EncoderDecoder, Transformer
+from mtbench.transformer.recurrent import Memory, past
+
+__all__ = ["Decoding", "generate"]
+
+
+class Decoding:
+    """A batch of sequences on their way. The model is put into evaluation, without dropout."""
+
+    def __init__(
+        self,
+        model: Transformer | EncoderDecoder,
+        source: torch.Tensor | None = None,
+        source_lengths: Sequence[int] | None = None,
+    ) -> None:
+        """At the first token.
+
+        Args:
+            model: a causal `Transformer`, or an `EncoderDecoder`.
+            source: what an encoder reads, [batch, source_len]; of an `EncoderDecoder` alone.
+            source_lengths: its real symbols.
+
+        Raises:
+            BadInput: an encoder, which sees all tokens at once, or a source where there is no encoder, or
+            none
+                where there is one.
+        """
+        if isinstance(model, Transformer) and not model.causal:
+            raise BadInput("an encoder sees all tokens at once: generate with a causal model")
+        if isinstance(model, EncoderDecoder) != (source is not None):
+            raise BadInput("a source goes with an encoder-decoder, and an encoder-decoder with a source")
+        self.model = model.eval()
+        self.position = 0
+        self.pasts = [past(_recurrent_spec(layer.attention)) for layer in model.layers]
+        self._memories: list[Memory] = []
+        if isinstance(model, EncoderDecoder) and source is not None:
+            with torch.no_grad():
+                memory = model.encoder.encoded(source, source_lengths)
+                for layer in model.layers:
+                    cross = layer.cross
+                    k, v = (cross.split(part(memory)).transpose(1, 2) for part in (cross.key, cross.value))
+                    self._memories.append(Memory(cross.spec, k, v, source_lengths))
+
+    @torch.no_grad()
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Take in the next token of each sequence, [batch]; logits of the one after it, [batch,
+        vocabulary]."""
+        model = self.model
+        x = model.embedding(tokens[:, None], self.position)[:, 0]
+        state = model.layers[0].connection.start(x)
+        for index, (layer, before) in enumerate(zip(model.layers, self.pasts, strict=True)):
+            attention = layer.attention
+            q, k, v = (attention.split(p(x)) for p in (attention.query, attention.key, attention.value))
+            y, state = layer.attended(x, attention.out(before.step(q, k, v).flatten(1)), state)
+            if isinstance(layer, CrossLayer):
+                read = self._memories[index].read(layer.cross.split(layer.cross.query(y)))
+                y = layer.crossed(y, layer.cross.out(read.flatten(1)))
+            x = layer.fed(y)
+        self.position += 1
+        return model.head(model.norm(x))  # type: ignore[no-any-return]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the tokens so far left behind, in all layers."""
+        return sum(layer.numbers for layer in self.pasts)
+
+
+def _recurrent_spec(attention: MultiHeadAttention) -> AttentionSpec:
+    """Eq 12 where the forward has the weights of eq 14."""
+    return attention.momentum_spec if attention.weighted else attention.spec
+
+
+def generate(
+    model: Transformer | EncoderDecoder,
+    prompt: torch.Tensor,
+    count: int,
+    source: torch.Tensor | None = None,
+    source_lengths: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """The prompt [batch, n], n >= 1, and the `count` symbols that follow it, each the likeliest: [batch, n +
+    count].
+
+    Raises:
+        BadInput: as `Decoding`, or more positions than the model has encodings of.
+    """
+    if prompt.shape[1] + count > model.config.size.max_len:
+        raise BadInput(
+            f"{prompt.shape[1]} + {count} symbols are more than the {model.config.size.max_len} positions "
+            "of the model: give it a larger max_len"
+        )
+    decoding = Decoding(model, source, source_lengths)
+    tokens = list(prompt.unbind(1))
+    for at in range(prompt.shape[1] + count - 1):
+        logits = decoding.step(tokens[at])
+        if at + 1 >= prompt.shape[1]:
+            tokens.append(logits.argmax(-1))
+    return torch.stack(tokens, 1)

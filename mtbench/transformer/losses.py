@@ -1,0 +1,27 @@
+"""Losses that tasks share."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+__all__ = ["counted_cross_entropy"]
+
+
+def counted_cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean cross-entropy and the share of likeliest symbols that are right, over the positions that
+    count.
+
+    Args:
+        logits: [batch, seq_len, vocabulary].
+        targets: the right symbols, [batch, seq_len].
+        counts: how much each position counts, [batch, seq_len], 1.0 or 0.0.
+    """
+    each = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    weights = counts.flatten()
+    total = weights.sum()
+    with torch.no_grad():
+        right = (logits.argmax(-1) == targets).flatten() * weights
+    return (each * weights).sum() / total, right.sum() / total

@@ -1,0 +1,61 @@
+"""A step as a CUDA graph: what it leaves is what a plain step leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mtbench.training.settings import Kernels  # noqa: E402
+from mtbench.training.trainer import Trainer  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.gpu]
+
+
+def losses(job: Any, folder: Path, name: str) -> list[float]:
+    return [x for row in Trainer(job, folder / f"{name}.pt", every_s=1e9).run() for x in row["loss"]]
+
+
+@pytest.mark.parametrize("backend", ["torch-eager", "triton"])
+@pytest.mark.parametrize("variant", ["softmax", "momentum+adaptive", "momentum-released"])
+def test_a_captured_step_learns_what_a_plain_one_does(
+    job: Any, backend: str, variant: str, tmp_path: Path
+) -> None:
+    """Without dropout, whose random numbers a graph may draw from other places; over a change of lr."""
+    made = job(variant)
+    size = replace(made.model.size, dropout=0.0)
+    made = replace(made, model=replace(made.model, size=size))
+    runs = []
+    for capture in (False, True):
+        kernels = Kernels(backends={"": backend}, device="cuda", capture=capture)
+        runs.append(losses(replace(made, kernels=kernels), tmp_path, f"{capture}"))
+    assert runs[1] == pytest.approx(runs[0], rel=1e-3)
+    assert len(set(runs[1])) == len(runs[1])  # every step saw its own data
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_one_that_was_cut_off_goes_on_on_a_gpu(job: Any, capture: bool, tmp_path: Path) -> None:
+    """With dropout. Its sums over the batch are in no fixed order on a GPU, so equal to rounding."""
+    made = job("momentum+adaptive", kernels=Kernels(device="cuda", capture=capture))
+    made = replace(made, schedule=replace(made.schedule, iterations=8))
+    whole = losses(made, tmp_path, "whole")
+    first = Trainer(made, tmp_path / "parts.pt", every_s=1e9)
+    rows = first.run()
+    found = [*next(rows)["loss"], *next(rows)["loss"]]
+    first.save()
+    torch.cuda.manual_seed(77)
+    found += losses(made, tmp_path, "parts")
+    assert found == pytest.approx(whole, rel=1e-3)
+
+
+def test_steps_have_seconds_by_the_devices_clock(job: Any, tmp_path: Path) -> None:
+    made = job("linear", kernels=Kernels(device="cuda", capture=True))
+    rows = list(Trainer(made, tmp_path / "x.pt", every_s=1e9).run())
+    assert all(0 < s < 1 for s in rows[-1]["seconds"])
+    assert [row["captured"] for row in rows] == [2, 5, 5, 2]  # of 5; lr changes before the last epoch
+    assert rows[-1]["peak_memory_bytes"] > 0
+    assert rows[-1]["memory_method"].startswith("torch.cuda")
