@@ -68,7 +68,7 @@ def median_tables(rows: Sequence[Measurement], metrics: Sequence[Metric] = ()) -
     names = Names(rows)
     contexts: dict[Context, list[Measurement]] = {}
     for row in {row.id: row for row in rows}.values():
-        contexts.setdefault(Context.of(row.case), []).append(row)
+        contexts.setdefault(Context.of(row), []).append(row)
     found = []
     for context, members in sorted(contexts.items(), key=lambda item: item[0].key):
         wanted: Sequence[Metric] = metrics or clocks(members)
