@@ -102,7 +102,7 @@ class Survey:
         self._seen: set[str] = set()
         self._asked: dict[Any, Mapping[str, Any]] = {}
         self.left_out: dict[str, str] = {}
-        """Why a node takes no part, by its address."""
+        """Why a node takes no part, by Ray's name for it."""
 
     def alive(self) -> set[str]:
         """The nodes that the cluster holds for alive."""
@@ -115,7 +115,7 @@ class Survey:
                 continue
             self._seen.add(raw["NodeID"])
             if why := self._unfit(raw["Resources"]):
-                self.left_out[raw["NodeManagerAddress"]] = why
+                self._leave_out(raw, why)
                 continue
             task = self._ray.remote(look).options(num_cpus=0, max_retries=0, **on_node(raw["NodeID"]))
             most = int(raw["Resources"]["CPU"])
@@ -148,12 +148,15 @@ class Survey:
                 if not why:
                     yield _node(raw, answer)
                     continue
-            self.left_out[raw["NodeManagerAddress"]] = why
+            self._leave_out(raw, why)
+
+    def _leave_out(self, raw: Mapping[str, Any], why: str) -> None:
+        self.left_out[raw["NodeID"]] = f"{raw['NodeManagerAddress']}: {why}" if self._host else why
 
     def give_up(self) -> None:
         """Those that have not answered take no part."""
         for asked, raw in self._asked.items():
-            self.left_out[raw["NodeManagerAddress"]] = "it did not answer"
+            self._leave_out(raw, "it did not answer")
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(asked, force=True)
         self._asked.clear()

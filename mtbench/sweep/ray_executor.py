@@ -8,6 +8,7 @@ is lost, by itself or with its node, loses the row it was at, which is measured 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,14 @@ class RayExecutor:
         return dict(self._kinds)
 
     def _left_out(self) -> str:
-        return "; ".join(f"{address}: {why}" for address, why in self._survey.left_out.items())
+        counts = Counter(self._survey.left_out.values())
+        return "; ".join(f"{count} node{'' if count == 1 else 's'}: {why}" for why, count in counts.items())
 
     def open(self, logs: Path, told: Told) -> None:
         """See `Executor.open`."""
         self._logs, self._told = logs, told
         if left_out := self._left_out():
-            told.note(f"takes no part: {left_out}")
+            told.note(f"no part is taken by {left_out}")
         self._counts = {kind: len(machine.nodes) for kind, machine in self._kinds.items()}
         for node in self._new:
             self._join(node)
@@ -105,7 +107,7 @@ class RayExecutor:
         kind = kind_of(node, self._kinds)
         if kind is None:
             (name,) = kinds_of([node])
-            self._told.note(f"takes no part: a node that is {name}, which is none of the run's kinds")
+            self._told.note(f"no part is taken by 1 node: it is {name}, which is none of the run's kinds")
             return
         self._counts[kind] += 1
         self._members[node.id] = Member(node=node, kind=kind, number=self._counts[kind])

@@ -61,7 +61,7 @@ class SweepRunner:
         logs.mkdir(exist_ok=True)
         self._folder.write_header(self._header)
         try:
-            told = Told(stage=self._stage, worker=self._worker, joined=self._joined, note=self._progress.note)
+            told = Told(stage=self._stage, worker=self._worker, joined=self._joined, note=self._note)
             self._executor.open(logs, told)
             self._launches()
         except Unfinished:
@@ -143,6 +143,11 @@ class SweepRunner:
     def _joined(self, hardware: str, node: Mapping[str, Any]) -> None:
         self._header["machines"][hardware]["nodes"].append(dict(node))
         self._folder.write_header(self._header)
+
+    def _note(self, text: str) -> None:
+        self._header.setdefault("notes", []).append(text)
+        self._folder.write_header(self._header)
+        self._progress.note(text)
 
     def _workers(self, row: PlannedRow) -> dict[str, Any]:
         """Those of the row's machine, in the header."""
