@@ -64,13 +64,13 @@ def hardware(run: Run) -> str:
 def _of_each(run: Run, told: Callable[[Run], str]) -> str:
     parts = run.parts()
     if len(parts) == 1:
-        return told(run)
+        return told(next(iter(parts.values())))
     return "; ".join(f"{clean(name, 60)}: {told(part)}" for name, part in parts.items())
 
 
 def _hardware(run: Run) -> str:
     environment = header.mapping(run.header.get("environment"))
-    told = [clean(part, LONGEST) for part in header.machine(run)]
+    told = [clean(part, LONGEST) for part in header.machine_words(run)]
     if isinstance(threads := environment.get("threads"), int):
         told.append(count(threads, "CPU thread"))
     return ", ".join(told)

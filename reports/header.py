@@ -17,6 +17,7 @@ __all__ = [
     "flatten",
     "limits",
     "machine",
+    "machine_words",
     "mapping",
     "planned",
     "sequence",
@@ -70,12 +71,13 @@ def machine(run: Run) -> list[str]:
     was measured first; of several kinds how many, and then each."""
     parts = run.parts()
     if len(parts) == 1:
-        return _machine(run)
-    told = [f"{clean(name, 60)}: {', '.join(_machine(part)[:2])}" for name, part in parts.items()]
+        return machine_words(next(iter(parts.values())))
+    told = [f"{clean(name, 60)}: {', '.join(machine_words(part)[:2])}" for name, part in parts.items()]
     return [f"{len(parts)} kinds of machine", *told]
 
 
-def _machine(run: Run) -> list[str]:
+def machine_words(run: Run) -> list[str]:
+    """The same of one kind of machine."""
     environment = mapping(run.header.get("environment"))
     cpu = mapping(environment.get("cpu"))
     gpus = [str(mapping(gpu).get("name") or "GPU") for gpu in sequence(environment.get("gpus"))]

@@ -14,7 +14,7 @@ from .digits import with_interval
 from .format import clean, error
 from .settings import CLOCK_NAMES, Context, Names, Shape, clocks, samples
 
-__all__ = ["METRICS", "Entry", "MedianTable", "Metric", "median_tables"]
+__all__ = ["METRICS", "Entry", "MedianTable", "Metric", "entry", "median_tables"]
 
 Metric = Literal["wall", "device", "memory", "error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -133,14 +133,15 @@ def _entries(
         row = by.get(key)
         # Where two are equal to the digits that are shown, both are the best.
         is_best = key in fair and _text(metric, fair[key]) == best
-        cells.append(None if row is None else _entry(metric, row, is_best))
+        cells.append(None if row is None else entry(metric, row, best=is_best))
     return tuple(cells)
 
 
 Value = tuple[float, float, float]
 
 
-def _entry(metric: Metric, row: Measurement, best: bool) -> Entry:
+def entry(metric: Metric, row: Measurement, *, best: bool = False) -> Entry:
+    """The cell of one row."""
     found = _value_of(metric)(row)
     less = DOES_LESS in row.flags
     if found is None:

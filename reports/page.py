@@ -15,7 +15,7 @@ from mtbench.results import FAILURES, STATUSES, Run
 from mtbench.spec import ATTENTIONS
 
 from . import format as fmt
-from . import header, missing, sentences
+from . import header, machines, missing, sentences
 from .articles import articles
 from .details import row_details
 from .disk import write_whole
@@ -111,6 +111,9 @@ def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
         figures=_by_context(drawn),
         no_roofline=missing_ceilings(rows, run.ceilings),
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
+        kinds=machines.kinds(run),
+        notes=machines.notes(run),
+        beside=machines.side_by_side(rows),
         not_timed=missing.not_timed(rows),
         untimed=missing.untimed(rows),
         careful=missing.careful(rows),

@@ -68,6 +68,10 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
+    def has(self, title: str) -> bool:
+        """Whether it has that column."""
+        return any(column.title == title for column in self.columns)
+
     def choices(self, title: str) -> list[str]:
         """What a column has, each once, in the order of the rows."""
         at = [column.title for column in self.columns].index(title)

@@ -37,16 +37,25 @@ OUTLIVE_S = 60.0
 class Sweep:
     """One run folder on a cluster, from its first start to its end."""
 
-    def __init__(self, on: Cluster, folder: Path, built: Path, rows: int, launches: int) -> None:
+    def __init__(
+        self,
+        on: Cluster,
+        folder: Path,
+        built: Path,
+        rows: int,
+        launches: int,
+        backend: Path = BACKEND,
+        more: str = "",
+    ) -> None:
         self.cluster, self.folder, self.launches = on, folder, launches
         self.out = folder / "run"
-        self.steps = rows * launches
+        self.steps = rows * launches * len(set(on.nodes.values()))
         self._built = built
         built.write_text("")
         sizes = ",".join(str(16 + n) for n in range(rows))
         self._first = (
-            f"--executor ray --backend {BACKEND} --form right --attention softmax --heads 1 --head-dim 4 "
-            f"--seq-len {sizes} --launches {launches} --out run"
+            f"--executor ray --backend {backend} --form right --attention softmax --heads 1 --head-dim 4 "
+            f"--seq-len {sizes} --launches {launches} --out run {more}"
         )
         self.start()
 
@@ -57,8 +66,8 @@ class Sweep:
             [sys.executable, "-m", "mtbench", "run", "--address", self.cluster.address, *words.split()],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     @property
@@ -79,8 +88,8 @@ class Sweep:
             time.sleep(0.02)
 
     def end(self) -> tuple[int, str]:
-        """Wait; its exit code, and what it said on stderr."""
-        _, said = self.process.communicate(timeout=300)
+        """Wait; its exit code, and what it said."""
+        said, _ = self.process.communicate(timeout=300)
         return self.process.returncode, said.decode()
 
     def faults(self, code: int, said: str, again: Counter[str]) -> list[str]:
@@ -89,7 +98,7 @@ class Sweep:
         Args:
             code: the exit code.
             said: what it said.
-            again: by row, how often it may have been measured beyond its launches.
+            again: by row, on any kind of machine, how often it may have been measured beyond its launches.
         """
         run = Run.load(self.out)
         wrong = [] if code == 0 else [f"exit code {code}: {said[-400:]}"]
@@ -98,14 +107,15 @@ class Sweep:
             wrong.append(f"the rows are not the plan: {len(run.measurements)} of {len(planned)}")
         if run.unreadable_lines:
             wrong.append(f"{run.unreadable_lines} damaged lines")
-        builds = Counter(self.built)
         for row in run:
             if (row.status, row.launches) != ("ok", self.launches):
                 wrong.append(f"{row.id}: {row.status} with {row.launches} launches: {row.reason}")
+        builds, kinds = Counter(self.built), Counter(row.unplaced_id for row in run)
+        for name, count in kinds.items():
             # A row that was lost may have been lost before it was built.
-            least, most = self.launches, self.launches + again[row.unplaced_id]
-            if not least <= builds[row.unplaced_id] <= most:
-                wrong.append(f"{row.id} was built {builds[row.unplaced_id]} times, not {least} to {most}")
+            least = self.launches * count
+            if not least <= builds[name] <= least + again[name]:
+                wrong.append(f"{name} was built {builds[name]} times, not {least} to {least + again[name]}")
         return wrong
 
 
@@ -118,8 +128,10 @@ def lost(run: Run) -> Counter[str]:
 def kill_node(sweep: Sweep, chance: random.Random) -> None:
     """One that measures; another takes its place."""
     at_work = [node for node in sweep.cluster.nodes if sweep.cluster.workers(node)]
-    sweep.cluster.kill_node(chance.choice(at_work or sweep.cluster.nodes))
-    sweep.cluster.add(KIND)
+    victim = chance.choice(at_work or list(sweep.cluster.nodes))
+    kind = sweep.cluster.nodes[victim]
+    sweep.cluster.kill_node(victim)
+    sweep.cluster.add(kind)
 
 
 def kill_worker(sweep: Sweep, chance: random.Random) -> None:

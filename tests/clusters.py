@@ -33,7 +33,8 @@ class Cluster:
                 initialize_head=True,
                 head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK_DEATHS},
             )
-        self.nodes: list[Any] = []
+        self.nodes: dict[Any, str] = {}
+        """Their kinds."""
 
     @property
     def address(self) -> str:
@@ -44,9 +45,12 @@ class Cluster:
         """One more node, of the kind that its label names."""
         with self._started_with(environment or {}):
             node = self._cluster.add_node(
-                num_cpus=1, labels={"mtbench.machine": kind}, include_dashboard=False, wait=False, **resources
+                labels={"mtbench.machine": kind},
+                include_dashboard=False,
+                wait=False,
+                **{"num_cpus": 1, **resources},
             )
-        self.nodes.append(node)
+        self.nodes[node] = kind
         return node
 
     def ready(self) -> None:
@@ -57,7 +61,7 @@ class Cluster:
         """As when its machine loses power: nothing of it gets the time to say anything."""
         processes = self._of(node)
         self._cluster.remove_node(node, allow_graceful=False)
-        self.nodes.remove(node)
+        del self.nodes[node]
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()

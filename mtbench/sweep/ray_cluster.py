@@ -7,12 +7,15 @@ import logging
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mtbench import __version__
 from mtbench.errors import BadInput
+from mtbench.spec import DEVICES
 from mtbench.sweep.cluster import Node
 from mtbench.sweep.code import fingerprints
+from mtbench.sweep.machine import Machine
 from mtbench.sweep.node import Found, Parcel, look
 
 __all__ = ["LABEL", "Survey", "connected", "last_line", "on_node"]
@@ -21,6 +24,10 @@ LABEL = "mtbench.machine"
 """The node label by which a user names a kind of machine."""
 ANSWER_S = 5.0
 """For a connection to the cluster's port: one that does not answer by then is not there."""
+HTTP2_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+"""A frame of settings without any (RFC 9113, section 6.5); its fourth byte is the type."""
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
+"""What a client begins with (section 3.4)."""
 ADDRESS = "give HOST:PORT as `ray start` printed it (port 6379 unless it was told another), or auto"
 
 
@@ -61,11 +68,16 @@ def _answers(address: str) -> None:
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise BadInput(f"--address {address}: that is no address: {ADDRESS}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            # Ray's server speaks HTTP/2, which begins with the server's settings.
+            answer = connection.recv(len(HTTP2_SETTINGS) + 1)
     except OSError as error:
         raise BadInput(
             f"--address {address}: nothing answers there ({error.strerror or error}): {ADDRESS}"
         ) from error
+    if answer[3:4] != HTTP2_SETTINGS[3:4]:
+        raise BadInput(f"--address {address}: what answers there is no Ray cluster: {ADDRESS}")
 
 
 def on_node(node: str) -> dict[str, Any]:
@@ -176,8 +188,18 @@ def _node(raw: Mapping[str, Any], answer: Found) -> Node:
         machine=replace(answer.machine, label=str(raw.get("Labels", {}).get(LABEL, ""))),
         cpus=cpus,
         gpus=gpus,
-        facts={"cpus": cpus, "gpus": gpus, **answer.facts},
+        facts={"cpus": cpus, "gpus": gpus, **answer.facts, **_lacks(answer.machine)},
     )
+
+
+def _lacks(machine: Machine) -> dict[str, Any]:
+    """The backends that none of its devices can run, and why."""
+    found = {}
+    for asked, problems in machine.unavailable.items():
+        here = [problems[device] for device in DEVICES if machine.devices[device] is None]
+        if None not in here:
+            found[Path(asked).name] = "; ".join(dict.fromkeys(filter(None, here)))
+    return {"lacks": found} if found else {}
 
 
 def last_line(error: BaseException) -> str:

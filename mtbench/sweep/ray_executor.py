@@ -156,7 +156,7 @@ class RayExecutor:
             elif not waiting:
                 return
             elif now - worked > self._wait_s and not stations.coming:
-                raise unfinished(waiting, self._members)
+                raise unfinished(waiting)
             if now - looked > LOOK_S:
                 looked = now
                 self._look()

@@ -227,15 +227,8 @@ class Stations:
         self._running.clear()
 
 
-def unfinished(steps: list[Step], members: dict[str, Member]) -> Unfinished:
-    """Why these were not measured."""
-    found = []
-    for kind, count in Counter(step.row.hardware for step in steps).items():
-        rows = f"{count} row{'' if count == 1 else 's'} on {kind}"
-        left = sum(member.kind == kind for member in members.values())
-        if not left:
-            found.append(f"{rows}: no node of it is left")
-            continue
-        backends = sorted({step.row.backend for step in steps if step.row.hardware == kind})
-        found.append(f"{rows}: none of the {left} nodes left could run {', '.join(backends)}")
-    return Unfinished("; ".join(found))
+def unfinished(steps: list[Step]) -> Unfinished:
+    """That these were not measured, and why."""
+    counts = Counter(step.row.hardware for step in steps)
+    rows = ", ".join(f"{count} row{'' if count == 1 else 's'} on {kind}" for kind, count in counts.items())
+    return Unfinished(f"no node is left that can run {rows}")
