@@ -144,4 +144,4 @@ def _lines(rows: Sequence[Measurement], hardware: Sequence[str], clock: Clock, n
                 cells=cells,
             )
             found.append(line)
-    return found
+    return sorted(found, key=lambda line: line.shape.key)  # within a shape as in the table of all rows
