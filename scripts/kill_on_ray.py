@@ -107,9 +107,11 @@ class Sweep:
             wrong.append(f"the rows are not the plan: {len(run.measurements)} of {len(planned)}")
         if run.unreadable_lines:
             wrong.append(f"{run.unreadable_lines} damaged lines")
-        for row in run:
-            if (row.status, row.launches) != ("ok", self.launches):
-                wrong.append(f"{row.id}: {row.status} with {row.launches} launches: {row.reason}")
+        wrong += [
+            f"{row.id}: {row.status} with {row.launches} launches: {row.reason}"
+            for row in run
+            if (row.status, row.launches) != ("ok", self.launches)
+        ]
         builds, kinds = Counter(self.built), Counter(row.unplaced_id for row in run)
         for name, count in kinds.items():
             # A row that was lost may have been lost before it was built.
