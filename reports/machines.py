@@ -144,4 +144,8 @@ def _lines(rows: Sequence[Measurement], hardware: Sequence[str], clock: Clock, n
                 cells=cells,
             )
             found.append(line)
-    return sorted(found, key=lambda line: line.shape.key)  # within a shape as in the table of all rows
+    lengths: dict[Shape, set[int]] = {}
+    for line in found:
+        lengths.setdefault(line.shape, set()).add(line.seq_len)
+    # The longest sweep first; within a shape as in the table of all rows.
+    return sorted(found, key=lambda line: (-len(lengths[line.shape]), line.shape.key))

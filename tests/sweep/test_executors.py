@@ -28,6 +28,9 @@ from tests.processes import in_a_fresh_process
 SMALL = ("run", "--attention", "softmax", "--heads", "1", "--head-dim", "4", "--backend")
 KINDS = {"alike": 2, "other": 1}
 
+pytestmark = pytest.mark.alone
+"""Several processes of tests would start a cluster each."""
+
 Arguments = tuple[str, ...]
 
 
