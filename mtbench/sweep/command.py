@@ -176,9 +176,17 @@ def _load(names: tuple[str, ...]) -> dict[str, Backend]:
 
 
 def _relative(arguments: Sequence[str]) -> list[str]:
-    """Absolute paths made relative to here, or to their last part where they lie elsewhere: a run folder
-    tells nobody's home."""
-    return [_relative_path(word) if Path(word).is_absolute() else word for word in arguments]
+    """Absolute paths made relative to here, or to their last part where they lie elsewhere, and no address: a
+    run folder tells nobody's home."""
+    told: list[str] = []
+    for word in arguments:
+        if told and told[-1] == "--address":
+            told.append("HOST:PORT")
+        elif word.startswith("--address="):
+            told.append("--address=HOST:PORT")
+        else:
+            told.append(_relative_path(word) if Path(word).is_absolute() else word)
+    return told
 
 
 def _relative_path(path: str) -> str:

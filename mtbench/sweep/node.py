@@ -23,11 +23,11 @@ from mtbench.results import Measurement
 from mtbench.spec import DEVICES
 from mtbench.sweep.code import fingerprints
 from mtbench.sweep.executor import Step, Told
-from mtbench.sweep.machine import Machine, this_machine
+from mtbench.sweep.machine import this_machine
 from mtbench.sweep.settings import Settings
 from mtbench.sweep.station import Station
 
-__all__ = ["Answer", "Found", "NodeStation", "Parcel", "look"]
+__all__ = ["Answer", "NodeStation", "Parcel", "look"]
 
 MOST_BYTES = 4 << 20
 """Of the files that travel with a backend: its folder may be anybody's home."""
@@ -73,18 +73,12 @@ class Parcel:
         return places
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a node says of itself."""
-
-    machine: Machine
-    version: str
-    code: Mapping[str, str]
-    facts: Mapping[str, Any]
-
-
-def look(backends: Sequence[str], parcel: Parcel, threads: int | None, most: int, *, host: bool) -> Found:
-    """This node: its hardware, and which of the backends it could run on what.
+def look(
+    backends: Sequence[str], parcel: Parcel, threads: int | None, most: int, *, host: bool
+) -> dict[str, Any]:
+    """This node as plain data, which another version of mtbench can read as well: its ``version``, the
+    fingerprints of its ``code``, the ``machine`` (`Machine.to_dict`) with which of the backends could run on
+    what, and ``facts`` for the record.
 
     Args:
         backends: as they were asked for.
@@ -106,12 +100,12 @@ def look(backends: Sequence[str], parcel: Parcel, threads: int | None, most: int
         machine = this_machine(loaded, threads=threads or min(cpus(), most), host=host)
         lacking = {asked: dict.fromkeys(DEVICES, reason) for asked, reason in failed.items()}
         code = fingerprints(places.get(asked, asked) for asked in backends if asked in loaded)
-    return Found(
-        machine=replace(machine, unavailable={**machine.unavailable, **lacking}),
-        version=mtbench.__version__,
-        code=code,
-        facts={"niceness": niceness, **({"host": platform.node()} if host else {})},
-    )
+    return {
+        "version": mtbench.__version__,
+        "code": code,
+        "machine": replace(machine, unavailable={**machine.unavailable, **lacking}).to_dict(),
+        "facts": {"niceness": niceness, **({"host": platform.node()} if host else {})},
+    }
 
 
 def _settle_priority() -> int:

@@ -16,7 +16,7 @@ from mtbench.spec import DEVICES
 from mtbench.sweep.cluster import Node
 from mtbench.sweep.code import fingerprints
 from mtbench.sweep.machine import Machine
-from mtbench.sweep.node import Found, Parcel, look
+from mtbench.sweep.node import Parcel, look
 
 __all__ = ["LABEL", "Survey", "connected", "last_line", "on_node"]
 
@@ -152,7 +152,7 @@ class Survey:
         for asked in ready:
             raw = self._asked.pop(asked)
             try:
-                answer: Found = self._ray.get(asked)
+                answer: Mapping[str, Any] = self._ray.get(asked)
             except self._ray.exceptions.RayError as error:
                 why = f"mtbench {__version__} does not run there: {last_line(error)}"
             else:
@@ -173,22 +173,24 @@ class Survey:
                 self._ray.cancel(asked, force=True)
         self._asked.clear()
 
-    def _differs(self, answer: Found) -> str:
-        if answer.version != __version__:
-            return f"it has mtbench {answer.version}, and this is {__version__}"
-        other = sorted(name for name, digest in answer.code.items() if self._code.get(name) != digest)
+    def _differs(self, answer: Mapping[str, Any]) -> str:
+        if answer["version"] != __version__:
+            return f"it has mtbench {answer['version']}, and this is {__version__}"
+        other = sorted(name for name, digest in answer["code"].items() if self._code.get(name) != digest)
         return f"its code is another: {', '.join(other[:3])}" if other else ""
 
 
-def _node(raw: Mapping[str, Any], answer: Found) -> Node:
+def _node(raw: Mapping[str, Any], answer: Mapping[str, Any]) -> Node:
     resources = raw["Resources"]
     cpus, gpus = int(resources["CPU"]), int(resources.get("GPU", 0))
+    label = str(raw.get("Labels", {}).get(LABEL, ""))
+    machine = replace(Machine.from_dict(answer["machine"]), label=label)
     return Node(
         id=raw["NodeID"],
-        machine=replace(answer.machine, label=str(raw.get("Labels", {}).get(LABEL, ""))),
+        machine=machine,
         cpus=cpus,
         gpus=gpus,
-        facts={"cpus": cpus, "gpus": gpus, **answer.facts, **_lacks(answer.machine)},
+        facts={"cpus": cpus, "gpus": gpus, **answer["facts"], **_lacks(machine)},
     )
 
 

@@ -92,6 +92,7 @@ def test_every_fault_is_a_row_and_costs_no_other(
     assert done.returncode == 1, done.stderr
     run = Run.load(tmp_path / "r")
     assert [row.id for row in run] == run.header["plan"]["rows"]
+    assert not any(word in (tmp_path / "r" / "run.json").read_text() for word in executor[3:])  # no address
     for part in parts(tmp_path / "r", executor).values():
         rows = {row.form: row for row in part}
         assert list(rows) == list(FAULTS)
@@ -238,7 +239,8 @@ def test_what_is_lost_is_measured_again_elsewhere(
 def test_a_case_goes_where_it_can_run_and_the_run_says_where_it_could_not(
     nodes: Cluster, tmp_path: Path, mtbench: Mtbench, built: Path
 ) -> None:
-    """One more node has what a backend needs, the driver and the two that are like it have not."""
+    """One more node has what a backend needs, the driver and the two that are like it have not; and one has
+    another code, and takes no part."""
     there = tmp_path / "there" / "only_there-1.0.dist-info"
     there.mkdir(parents=True)
     (there / "METADATA").write_text("Metadata-Version: 2.1\nName: only-there\nVersion: 1.0\n")
@@ -250,6 +252,12 @@ def test_a_case_goes_where_it_can_run_and_the_run_says_where_it_could_not(
         " requires=(Requirement(distribution='only-there', minimum='1'),))\n"
     )
     nodes.add("alike", environment={"PYTHONPATH": f"{ROOT}{os.pathsep}{there.parent}"})
+    stale = tmp_path / "stale"
+    for part in ("mtbench", "backends", "reports"):
+        shutil.copytree(ROOT / part, stale / part, ignore=shutil.ignore_patterns("__pycache__"))
+    with (stale / "mtbench" / "inputs.py").open("a") as file:
+        file.write("\n# changed\n")
+    other = nodes.add("stale", environment={"PYTHONPATH": str(stale)})
     nodes.ready()
     words = ("--seq-len", "8,9,10,11", "--form", "right", "--out", "r", "--backend", "mine.py,beside.py")
     done = mtbench(*SMALL[:-1], *words, "--executor", "ray", "--address", nodes.address)
@@ -269,6 +277,8 @@ def test_a_case_goes_where_it_can_run_and_the_run_says_where_it_could_not(
     lacking = [number for number, facts in enumerate(run.machines["alike"]["nodes"], 1) if facts.get("lacks")]
     assert len(lacking) == 2
     assert node not in lacking
+    assert any("1 node: its code is another: mtbench/inputs.py" in note for note in run.header["notes"])
+    nodes.kill_node(other)
 
 
 def test_a_kind_that_is_gone_leaves_its_rows_to_a_later_resume(
