@@ -22,7 +22,7 @@ class Place:
     kind: str
 
 
-@dataclass
+@dataclass(eq=False)
 class _Group:
     """The steps of one case on one kind of machine; or one step, where rows are not interleaved."""
 

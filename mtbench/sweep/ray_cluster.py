@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -123,8 +124,8 @@ class Survey:
     def begin(self) -> None:
         """Look at those nodes that have come since the last time; `found` gives them as they answer."""
         for raw in self._ray.nodes():
-            if not raw["Alive"] or raw["NodeID"] in self._seen:
-                continue
+            if not raw["Alive"] or raw["NodeID"] in self._seen or not int(raw["Resources"].get("CPU", 0)):
+                continue  # a node that gives away no CPU, as many a head, is there for something else
             self._seen.add(raw["NodeID"])
             if why := self._unfit(raw["Resources"]):
                 self._leave_out(raw, why)
@@ -135,9 +136,7 @@ class Survey:
             self._asked[asked] = raw
 
     def _unfit(self, resources: Mapping[str, float]) -> str | None:
-        cpus = int(resources.get("CPU", 0))
-        if not cpus:
-            return "it gives away no CPU (--num-cpus 0)"
+        cpus = int(resources["CPU"])
         if self._threads is not None and self._threads > cpus:
             return f"it has {cpus} of the {self._threads} CPUs that --threads asks for"
         if self._accelerator and f"accelerator_type:{self._accelerator}" not in resources:
@@ -205,6 +204,7 @@ def _lacks(machine: Machine) -> dict[str, Any]:
 
 
 def last_line(error: BaseException) -> str:
-    """What an error of Ray's says last, which is what happened."""
+    """The sentence that an error of Ray's says last, which is what happened, without its ids."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    told = re.sub(r"\b[0-9a-f]{16,}\b ?", "", lines[-1]) if lines else type(error).__name__
+    return told.split(". ")[0][:200]

@@ -74,7 +74,8 @@ class RayExecutor:
         nodes = list(self._survey.found(SURVEY_S))
         self._survey.give_up()
         if not nodes:
-            raise BadInput(f"no node of the Ray cluster can take part: {self._left_out() or 'it has none'}")
+            why = self._left_out() or "none gives away a CPU"
+            raise BadInput(f"no node of the Ray cluster can take part: {why}")
         if recorded:
             self._kinds, self._new = dict(recorded), nodes
             if not any(kind_of(node, recorded) for node in nodes):
