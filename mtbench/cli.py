@@ -150,9 +150,23 @@ def run(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with the run in this folder, as it was asked for; no other option."),
+        typer.Option(help="Go on with the run in this folder, as it was asked for; no other but --address."),
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="local, or ray: every kind of machine of a Ray cluster. [default: local]"),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster, HOST:PORT. [default: the one that runs here]")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Only on nodes with this type of GPU, as Ray names it: H100, A100-80G.")
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(help="Seconds that rows wait for a node once none is left for them. [default: 60]"),
+    ] = None,
 ) -> None:
     """Sweep attentions over backends and sizes, and leave a report.
 
@@ -160,13 +174,15 @@ def run(
     error; 2 for bad input; 130 after Ctrl-C, which keeps what was measured and writes the report.
     """
     from mtbench.sweep import command
+    from mtbench.sweep.executor import new_executor
     from mtbench.workloads import workload
 
     if resume is not None:
-        given = [word for word in sys.argv[2:] if word.startswith("--") and not word.startswith("--resume")]
+        words = [word for word in sys.argv[2:] if word.startswith("--")]
+        given = [word for word in words if not word.startswith(("--resume", "--address"))]
         if given:
             raise BadInput(f"--resume goes on as the run was asked for: leave out {', '.join(given)}")
-        _conclude(command.resume_sweep(resume), resume)
+        _conclude(command.resume_sweep(resume, address=address), resume)
     sweep = workload(preset).override(
         attention=names(attention),
         form=optional_names(form),
@@ -198,6 +214,7 @@ def run(
         arguments=sys.argv[1:],
         launches=launches or 1,
         interleaved=interleave is not False,
+        executor=new_executor(executor or "local", address, accelerator, wait),
     )
     _conclude(outcome, folder)
 

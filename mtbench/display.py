@@ -74,27 +74,37 @@ class _Counted(Progress):
 
     def __init__(self) -> None:
         self.rows: list[PlannedRow] = []
+        self._undone: set[int] = set()
         self._began = time.monotonic()
         self._spent: dict[str, list[float]] = {}
         self._row_began = self._began
 
     def begin(self, steps: Sequence[PlannedRow]) -> None:
         self.rows = list(steps)
+        self._undone = set(range(len(self.rows)))
+
+    @property
+    def count(self) -> int:
+        """Steps that are done."""
+        return len(self.rows) - len(self._undone)
 
     def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
+        self._undone.discard(index)
         now = time.monotonic()
         if row.decided is None:
             self._spent.setdefault(row.backend, []).append(now - self._row_began)
         self._row_began = now
 
-    def left(self, index: int) -> str:
-        """An estimate from the mean row of each backend so far, or of all where it has none."""
+    @property
+    def left(self) -> str:
+        """An estimate from the mean row of each backend so far, or of all where it has none: by the time from
+        one that is done to the next, whichever machines measure meanwhile."""
         every = [seconds for spent in self._spent.values() for seconds in spent]
         if len(every) < 3:
             return "about ? left"
         overall = sum(every) / len(every)
         seconds = 0.0
-        for row in self.rows[index + 1 :]:
+        for row in (self.rows[index] for index in self._undone):
             if row.decided is None:
                 spent = self._spent.get(row.backend)
                 seconds += sum(spent) / len(spent) if spent else overall
@@ -108,7 +118,10 @@ class _Lines(_Counted):
 
     def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
         super().done(index, row, measurement)
-        text = f"[{index + 1}/{len(self.rows)}] {_line(measurement)} ({self.left(index)})"
+        text = f"[{self.count}/{len(self.rows)}] {_line(measurement)} ({self.left})"
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
 
@@ -124,15 +137,18 @@ class _Live(_Counted):
 
     def row(self, index: int, row: PlannedRow, stage: str) -> None:
         self._bar.update(
-            self._task, description=f"{row.backend} {row.form} {_size(row)}: {stage}", left=self.left(index)
+            self._task, description=f"{row.backend} {row.form} {_size(row)}: {stage}", left=self.left
         )
 
     def done(self, index: int, row: PlannedRow, measurement: Measurement) -> None:
         super().done(index, row, measurement)
-        self._bar.update(self._task, completed=index + 1, left=self.left(index))
+        self._bar.update(self._task, completed=self.count, left=self.left)
         if measurement.status in FAILURES or measurement.status == "oom":
             style = COLOURS.get(measurement.status, "red")
             self._console.print(_line(measurement), style=style, markup=False)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, style="dim", markup=False)
 
 
 def _size(row: PlannedRow | Measurement) -> str:
@@ -150,7 +166,8 @@ def _line(row: Measurement) -> str:
         name = "device" if row.device_ms is not None else "wall"
         time_text = f" {clock.median:.4g} ms ({name})"
     reason = f": {row.reason}" if row.reason else ""
-    return f"{row.backend} {row.form} {_size(row)}  {row.status}{time_text}{reason}"
+    on = f" on {row.hardware}" if row.hardware else ""
+    return f"{row.backend} {row.form} {_size(row)}{on}  {row.status}{time_text}{reason}"
 
 
 def print_support(support: list[dict[str, Any]]) -> None:

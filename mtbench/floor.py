@@ -10,7 +10,7 @@ from typing import Any
 
 from mtbench.spec import DEVICES, Case, Dtype
 
-__all__ = ["NOT_MEASURED", "Ceilings", "floor_bytes", "floor_ms", "read_ceilings"]
+__all__ = ["NOT_MEASURED", "NOWHERE_MEASURED", "Ceilings", "floor_bytes", "floor_ms", "read_ceilings"]
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAME_UNITS: Mapping[Dtype, Dtype] = {"float16": "bfloat16"}
@@ -33,6 +33,8 @@ class Ceilings:
 
 NOT_MEASURED: Mapping[str, Ceilings] = {}
 """The ceilings by device, where none is known."""
+NOWHERE_MEASURED: Mapping[str, Mapping[str, Ceilings]] = {}
+"""The same by kind of machine, as a run has them (`mtbench.results.Run.ceilings`)."""
 
 
 def read_ceilings(workers: object) -> dict[str, Ceilings]:

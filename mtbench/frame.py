@@ -30,6 +30,7 @@ def load(folder: Path | str) -> pd.DataFrame:
 
     - the case: ``attention``, ``device``, ``dtype``, ``mode``, ``causal``, the sizes, ``beta``, ``gamma``,
       ``eps``, ``scale``, ``feature_map``, ``seed``; and ``backend``, ``form``, ``layout``;
+    - ``hardware``, the kind of machine in a run of several: rows of two kinds are not compared in speed;
     - what came of it: ``status``, ``reason``, ``flags`` (words, perhaps none), and ``ranked``, which is true
       where the row may be compared in speed;
     - times of a call in milliseconds, of each clock (``wall_ms``, ``device_ms``, ``span_ms``): ``_median``,
@@ -61,8 +62,7 @@ def load(folder: Path | str) -> pd.DataFrame:
 
     run = Run.load(folder)
     exports = import_part("reports.exports")
-    ceilings = run.ceilings
-    rows = [exports.flat_row(row, ceilings) for row in run]
+    rows = exports.flat_rows(run)
     return pd.DataFrame(
         {
             name: pd.Series([_value(name, row[name]) for row in rows], dtype=_dtype(name))

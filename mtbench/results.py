@@ -28,14 +28,16 @@ __all__ = [
     "Measurement",
     "Run",
     "json_float",
+    "machines_of",
     "read_float",
     "read_header",
     "read_rows",
     "run_kind",
 ]
 
-SCHEMA_VERSION = 2
-"""2 added launches, what the machine did meanwhile, the seconds of each stage and the static estimate."""
+SCHEMA_VERSION = 3
+"""2 added launches, what the machine did meanwhile, the seconds of each stage and the static estimate; 3 the
+hardware of each row, and the machines of a run that was measured on several kinds."""
 
 Status = Literal["ok", "unsupported", "unavailable", "wrong", "oom", "crash", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -68,6 +70,9 @@ class Measurement:
     case: Case
     backend: str
     form: str
+    hardware: str = ""
+    """The kind of machine it was measured on, a name in `Run.machines`. Empty in a run of one machine, whose
+    environment is the run's own."""
     status: Status
     reason: str = ""
     """Why it is not ok, or what to know of an ok row (``interpreted``)."""
@@ -143,6 +148,11 @@ class Measurement:
     @property
     def id(self) -> str:
         """A readable key that no two rows of a run share."""
+        return f"{self.unplaced_id}{f'@{self.hardware}' if self.hardware else ''}"
+
+    @property
+    def unplaced_id(self) -> str:
+        """The id without the kind of machine: the same row on each of them."""
         return f"{self.backend}/{self.form}/{self.case.id}"
 
     @property
@@ -181,6 +191,7 @@ class Measurement:
             "attention": spec.kind,
             "backend": self.backend,
             "form": self.form,
+            "hardware": self.hardware,
             "device": case.device,
             "dtype": case.dtype,
             "mode": case.mode,
@@ -268,6 +279,7 @@ class Measurement:
             wall_ms=samples("wall_ms"),
             device_ms=samples("device_ms"),
             span_ms=samples("span_ms"),
+            hardware=str(row.get("hardware", "")),
             flags=tuple(row["flags"]),
             machine=tuple(row.get("machine", ())),
             stage_s=row.get("stage_s", {}),
@@ -325,15 +337,29 @@ class Run:
     """Lines of measurements.jsonl that are no row: a last one cut off by a crash, or damage."""
 
     @property
-    def environment(self) -> Mapping[str, Any]:
-        """Hardware and versions."""
-        found: Mapping[str, Any] = self.header["environment"]
-        return found
+    def machines(self) -> Mapping[str, Mapping[str, Any]]:
+        """The kinds of machine it was measured on, by the name that its rows have (`Measurement.hardware`):
+        each has its ``environment`` and what its ``workers`` say of themselves. One machine alone has no
+        name, and its two stand in the header itself."""
+        return machines_of(self.header)
+
+    def parts(self) -> dict[str, Run]:
+        """A run for each kind of machine, which has its rows alone, and its environment and workers in the
+        header itself. A run of one machine has one part, itself."""
+        machines = self.machines
+        return {
+            name: replace(
+                self,
+                header={**self.header, **machines.get(name, {}), "machines": {name: machines.get(name, {})}},
+                measurements=tuple(row for row in self if row.hardware == name),
+            )
+            for name in dict.fromkeys((*machines, *(row.hardware for row in self)))
+        }
 
     @property
-    def ceilings(self) -> Mapping[str, Ceilings]:
-        """What the machine was measured to reach, by device."""
-        return read_ceilings(self.header.get("workers"))
+    def ceilings(self) -> Mapping[str, Mapping[str, Ceilings]]:
+        """What each kind of machine was measured to reach, by its name and then by device."""
+        return {name: read_ceilings(machine.get("workers")) for name, machine in self.machines.items()}
 
     @classmethod
     def load(cls, folder: Path | str) -> Run:
@@ -368,6 +394,14 @@ def run_kind(folder: Path) -> str | None:
     """
     kind: str | None = _header(folder).get("kind")
     return kind
+
+
+def machines_of(header: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What `Run.machines` says, of the header of a run of any kind."""
+    several = header.get("machines")
+    if isinstance(several, Mapping) and several:
+        return {str(name): found for name, found in several.items() if isinstance(found, Mapping)}
+    return {"": {key: header.get(key) for key in ("environment", "workers")}}
 
 
 def read_header(folder: Path, *, newest: int, kind: str | None = None) -> dict[str, Any]:

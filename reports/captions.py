@@ -5,7 +5,7 @@ Plain text, a fact a line, so that nothing in it needs escaping.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mtbench.results import Run
 
@@ -31,6 +31,7 @@ def caption(figure: AnyFigure, run: Run, sheet: Sheet) -> str:
     """The caption of a figure as a sheet shows it: what is drawn, the clock, n (samples and launches), dtype,
     mode, hardware and versions."""
     context = figure.context
+    part = run.parts()[context.hardware]
     intervals = {
         True: " The areas are the intervals; a line of one point has a bar.",
         False: " The bars are the intervals.",
@@ -48,24 +49,40 @@ def caption(figure: AnyFigure, run: Run, sheet: Sheet) -> str:
         f"n: {_n(figure)}.",
         f"dtype: {context.dtype}.",
         f"Mode: {context.mode.replace('_', ' + ')}, {'causal' if context.causal else 'not causal'}.",
-        f"Hardware: {hardware(run)}.",
-        f"Versions: {versions(run)}.",
+        f"Hardware: {hardware(part)}.",
+        f"Versions: {versions(part)}.",
         f"Measured: {header.when(run)}, with {clean(_command(run), 300)}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def hardware(run: Run) -> str:
-    """The GPUs, the CPU, its cores, the memory and the threads."""
+    """The GPUs, the CPU, its cores, the memory and the threads, of each kind of machine."""
+    return _of_each(run, _hardware)
+
+
+def _of_each(run: Run, told: Callable[[Run], str]) -> str:
+    parts = run.parts()
+    if len(parts) == 1:
+        return told(next(iter(parts.values())))
+    return "; ".join(f"{clean(name, 60)}: {told(part)}" for name, part in parts.items())
+
+
+def _hardware(run: Run) -> str:
     environment = header.mapping(run.header.get("environment"))
-    told = [clean(part, LONGEST) for part in header.machine(run)]
+    told = [clean(part, LONGEST) for part in header.words_of(run)]
     if isinstance(threads := environment.get("threads"), int):
         told.append(count(threads, "CPU thread"))
     return ", ".join(told)
 
 
 def versions(run: Run) -> str:
-    """Those of mtbench, Python, the frameworks and the GPU's driver; what is missing says so."""
+    """Those of mtbench, Python, the frameworks and the GPU's driver, of each kind of machine; what is missing
+    says so."""
+    return _of_each(run, _versions)
+
+
+def _versions(run: Run) -> str:
     environment = header.mapping(run.header.get("environment"))
     packages = header.mapping(environment.get("packages"))
     told = [f"mtbench {_known(run.header.get('mtbench'))}", f"Python {_known(environment.get('python'))}"]

@@ -81,7 +81,7 @@ def _blocks(run: Run, row: Measurement) -> Iterable[Block]:
     yield from _block("How it was measured", measured.items())
     yield from _block("What the kernel chose", flatten(row.config) if row.config else ())
     yield from _block("Seconds in each stage", ((k, seconds(v)) for k, v in row.stage_s.items()))
-    workers = mapping(run.header.get("workers"))
+    workers = mapping(mapping(run.machines.get(row.hardware)).get("workers"))
     for name in (f"{row.backend} on {row.case.device}", row.backend):
         if name in workers:
             yield from _block(f"Worker {clean(name, 80)}", flatten(workers[name]))

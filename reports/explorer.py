@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtbench.floor import Ceilings, floor_bytes, floor_ms
+from mtbench.floor import NOT_MEASURED, Ceilings, floor_bytes, floor_ms
 from mtbench.results import Measurement
 
 from .figures import Point, drawable, error_point, latency_point, memory_point
@@ -36,7 +36,7 @@ NAME_LENGTH = 40
 
 
 def explorer_data(
-    rows: Sequence[Measurement], looks: Mapping[str, Look], ceilings: Mapping[str, Ceilings]
+    rows: Sequence[Measurement], looks: Mapping[str, Look], ceilings: Mapping[str, Mapping[str, Ceilings]]
 ) -> dict[str, Any]:
     """For JSON. ``dims`` has what can be chosen, each with its values and every row's place among them;
     ``points`` what can be drawn, as [value, low, high] or null; ``work`` what rates are made of."""
@@ -48,6 +48,7 @@ def explorer_data(
         "error": error_point,
     }
     dashes = form_dashes(row.form for row in rows)
+    reached = [(row, ceilings.get(row.hardware, NOT_MEASURED)) for row in rows]
     return {
         "count": len(rows),
         "dims": {name: _coded([value(row) for row in rows]) for name, value in _dimensions(names).items()},
@@ -56,8 +57,8 @@ def explorer_data(
             "tokens": [tokens(row.case) for row in rows],
             "operations": [_short(operations(row.case)) for row in rows],
             "bytes": [floor_bytes(row.case) for row in rows],
-            "floor": [_short(floor_ms(row.case, ceilings)) for row in rows],
-            "roofline": [_short((least_ms(row.case, ceilings) or (None,))[0]) for row in rows],
+            "floor": [_short(floor_ms(row.case, here)) for row, here in reached],
+            "roofline": [_short((least_ms(row.case, here) or (None,))[0]) for row, here in reached],
         },
         "wrong": [at for at, row in enumerate(rows) if row.status == "wrong"],
         "tolerance": [_short(row.tolerance) for row in rows],
@@ -80,6 +81,7 @@ def _dimensions(names: Names) -> dict[str, Callable[[Measurement], str | int]]:
         "attention": lambda m: names(m.case.spec),
         "backend": lambda m: clean(m.backend, NAME_LENGTH),
         "form": lambda m: clean(m.form, NAME_LENGTH),
+        "hardware": lambda m: clean(m.hardware, NAME_LENGTH) or "this machine",
         "device": lambda m: m.case.device,
         "dtype": lambda m: m.case.dtype,
         "mode": lambda m: m.case.mode.replace("_", " + "),

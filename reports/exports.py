@@ -18,7 +18,15 @@ from .header import mapping
 from .roofline import least_ms, roofline_share
 from .work import operations
 
-__all__ = ["column_names", "csv_text", "flat_row", "measurements_csv", "pytest_benchmark_json"]
+__all__ = [
+    "column_names",
+    "csv_text",
+    "flat_row",
+    "flat_rows",
+    "measurements_csv",
+    "pytest_benchmark_files",
+    "pytest_benchmark_json",
+]
 
 PYTEST_BENCHMARK_SCHEMA = "5.1.0"
 """The version of pytest-benchmark whose JSON this is."""
@@ -79,9 +87,14 @@ def _flat_samples(name: str, found: Samples | None) -> dict[str, float | int | N
 
 def measurements_csv(run: Run) -> str:
     """measurements.csv: a line a row, as `csv_text` writes it."""
-    ceilings = run.ceilings
-    rows = [flat_row(row, ceilings) for row in run]
+    rows = flat_rows(run)
     return csv_text(list(rows[0]) if rows else column_names(), rows)
+
+
+def flat_rows(run: Run) -> list[dict[str, Any]]:
+    """`flat_row` of every row, with the ceilings of the machine it was measured on."""
+    ceilings = run.ceilings
+    return [flat_row(row, ceilings.get(row.hardware, NOT_MEASURED)) for row in run]
 
 
 def column_names() -> list[str]:
@@ -122,6 +135,18 @@ def _is_float(text: str) -> bool:
     return True
 
 
+def pytest_benchmark_files(run: Run) -> dict[str, str]:
+    """pytest-benchmark.json; of a run of several kinds of machine a file for each, by its place among them,
+    as that format has one machine a file."""
+    parts = list(run.parts().values())
+    if len(parts) == 1:
+        return {"pytest-benchmark.json": pytest_benchmark_json(parts[0])}
+    return {
+        f"pytest-benchmark-{number}.json": pytest_benchmark_json(part)
+        for number, part in enumerate(parts, start=1)
+    }
+
+
 def pytest_benchmark_json(run: Run) -> str:
     """pytest-benchmark.json: the ranked rows on the wall clock, in seconds, grouped by case, so that
     `pytest-benchmark compare FILE` reads a sweep. A row's other columns are in ``extra_info``, and the number
@@ -148,8 +173,8 @@ def _benchmark(row: Measurement, samples: Samples) -> dict[str, Any]:
     columns = flat_row(row)
     return {
         "group": row.case.id,
-        "name": row.id,
-        "fullname": row.id,
+        "name": row.unplaced_id,
+        "fullname": row.unplaced_id,
         "params": {key: columns[key] for key in PARAMS},
         "param": row.case.id,
         "extra_info": {**columns, "launch_sizes": list(samples.sizes)},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mtbench.errors import BadInput, nearest
-from mtbench.floor import NOT_MEASURED, Ceilings
+from mtbench.floor import NOT_MEASURED, NOWHERE_MEASURED, Ceilings
 from mtbench.results import Run
 
 from .captions import caption
@@ -28,7 +28,7 @@ Name = TypeVar("Name", bound=str)
 SIZES = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "lengths", "head_dim", "value_dim")
 CASE = (
     *("id", "attention", "beta", "gamma", "eps", "scale", "feature_map", "backend", "form"),
-    *("device", "dtype", "mode", "causal", *SIZES, "seed", "status", "flags"),
+    *("hardware", "device", "dtype", "mode", "causal", *SIZES, "seed", "status", "flags"),
 )
 
 
@@ -43,20 +43,21 @@ DRAWN: Mapping[Quantity, tuple[str, ...]] = {
 LEAD = ("next_backend", "next_form", "next_attention", "ratio_to_next", "sure")
 
 
-def figure_csv(figure: AnyFigure, ceilings: Mapping[str, Ceilings] = NOT_MEASURED) -> str:
+def figure_csv(figure: AnyFigure, ceilings: Mapping[str, Mapping[str, Ceilings]] = NOWHERE_MEASURED) -> str:
     """The figure's points: the panel, the case, and what is drawn, a unit in each column's name. Of a map of
     winners the winner of each cell, and its lead."""
+    reached = ceilings.get(figure.context.hardware, NOT_MEASURED)
     names = ["panel", *CASE, *DRAWN.get(figure.quantity, ()), *_timed(figure.clock)]
     rows = []
     if isinstance(figure, WinnerMap):
         names += LEAD
         for panel, race in figure.races:
-            row = {"panel": panel.title, **flat_row(race.winner.row, ceilings), **_lead(race)}
+            row = {"panel": panel.title, **flat_row(race.winner.row, reached), **_lead(race)}
             rows.append({name: row[name] for name in names})
         return csv_text(names, rows)
     for part in figure.panels:
         for point in (p for series in part.series for p in series.points):
-            row = {"panel": part.title, **flat_row(point.row, ceilings)}
+            row = {"panel": part.title, **flat_row(point.row, reached)}
             rows.append({name: row[name] for name in names})
     return csv_text(names, rows)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from mtbench.results import Measurement
-from mtbench.spec import ATTENTIONS, Case
+from mtbench.spec import ATTENTIONS
 
 from .format import count, duration, listing
 from .settings import CLOCK_NAMES, Clock, Context, Names, Shape, clocks, samples
@@ -189,15 +189,15 @@ def _figure(
     }[quantity]
     what = {"latency": "Latency", "memory": "Peak memory", "agreement": "Numerical agreement"}[quantity]
     yield Figure(
-        name=named(quantity, axis, rows[0].case, seq_len, clock),
+        name=named(quantity, axis, rows[0], seq_len, clock),
         quantity=quantity,
         axis=axis,
         unit=unit,
         clock=clock,
-        title=titled(f"{what}{f' against {axis}' if axis else ''}", axis, rows[0].case, seq_len),
+        title=titled(f"{what}{f' against {axis}' if axis else ''}", axis, rows[0], seq_len),
         caption=caption + not_drawn(absent),
         alt=_alt(unit, axis, xs, panels, quantity),
-        context=Context.of(rows[0].case),
+        context=Context.of(rows[0]),
         panels=panels,
     )
 
@@ -239,9 +239,9 @@ def not_drawn(absent: int) -> str:
     return f" Not drawn: {count(absent, 'row')} whose value {left_out}."
 
 
-def named(quantity: Quantity, axis: Axis | None, case: Case, seq_len: int, clock: Clock | None) -> str:
+def named(quantity: Quantity, axis: Axis | None, row: Measurement, seq_len: int, clock: Clock | None) -> str:
     """A figure's file: what it shows, the context, and the sizes that are not swept."""
-    context, shape = Context.of(case), Shape.of(case)
+    context, shape = Context.of(row), Shape.of(row.case)
     return "-".join(
         [quantity, *([clock] if context.device == "cuda" and clock else []), axis or "one-size", context.slug]
         + [shape.slug if axis is None else _slug_without(shape, axis)]
@@ -249,10 +249,10 @@ def named(quantity: Quantity, axis: Axis | None, case: Case, seq_len: int, clock
     )
 
 
-def titled(what: str, axis: Axis | None, case: Case, seq_len: int) -> str:
+def titled(what: str, axis: Axis | None, row: Measurement, seq_len: int) -> str:
     """What it shows, the context, and the sizes that are not swept."""
     at = "" if axis == "seq_len" else f", seq_len {seq_len}"
-    return f"{what}: {Context.of(case).label}; {Shape.of(case).label(without=axis)}{at}"
+    return f"{what}: {Context.of(row).label}; {Shape.of(row.case).label(without=axis)}{at}"
 
 
 def _slug_without(shape: Shape, axis: Axis) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from mtbench.results import Run
+from mtbench.results import Run, machines_of
 
 from .format import clean, clock_time, count, memory
 
@@ -23,6 +23,7 @@ __all__ = [
     "sequence",
     "support",
     "when",
+    "words_of",
 ]
 
 
@@ -75,12 +76,22 @@ def elapsed(run: Headed) -> str:
 
 
 def machine(run: Run) -> list[str]:
-    """The machine in a few words, what was measured first: the GPUs, the CPU, its cores, the memory."""
-    return machine_words(run, used_gpu=any(row.case.device == "cuda" for row in run))
+    """What it was measured on in a few words: of one machine the GPUs, the CPU, its cores, the memory, what
+    was measured first; of several kinds how many, and then each."""
+    parts = run.parts()
+    if len(parts) == 1:
+        return words_of(next(iter(parts.values())))
+    told = [f"{clean(name, 60)}: {', '.join(words_of(part)[:2])}" for name, part in parts.items()]
+    return [f"{len(parts)} kinds of machine", *told]
+
+
+def words_of(part: Run) -> list[str]:
+    """The same of one kind of machine."""
+    return machine_words(part, used_gpu=any(row.case.device == "cuda" for row in part))
 
 
 def machine_words(run: Headed, *, used_gpu: bool) -> list[str]:
-    """The same of any run."""
+    """The same of a run of any kind, on one machine."""
     environment = mapping(run.header.get("environment"))
     cpu = mapping(environment.get("cpu"))
     gpus = [str(mapping(gpu).get("name") or "GPU") for gpu in sequence(environment.get("gpus"))]
@@ -116,25 +127,29 @@ def flatten(value: object, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def facts(run: Headed) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The environment in tables: the machine, the packages, each worker, the run itself."""
-    environment = dict(mapping(run.header.get("environment")))
-    packages = environment.pop("packages", None)
+    """The environment in tables: of each kind of machine the machine, the packages and each worker; then the
+    run itself."""
     header = run.header
     told = {key: header.get(key) for key in ("mtbench", "started", "finished", "outcome")}
     # The rows have a table, and the workload is there to be read by a program.
     plan = {k: v for k, v in mapping(header.get("plan")).items() if k not in ("rows", "workload", "jobs")}
     command = " ".join(map(str, sequence(header.get("command"))))
     tables = [
-        ("Machine", list(flatten(environment)) if environment else []),
-        ("Packages", list(flatten(packages)) if mapping(packages) else []),
-        *(
-            (f"Worker {name}", list(flatten(versions)))
-            for name, versions in mapping(header.get("workers")).items()
-            if versions
-        ),
-        ("Run", [*flatten({"command": command or None, **told}), *(flatten({"plan": plan}) if plan else ())]),
+        table for name, found in machines_of(run.header).items() for table in _machine_facts(name, found)
     ]
+    told_of_it = {"command": command or None, **told}
+    tables.append(("Run", [*flatten(told_of_it), *(flatten({"plan": plan}) if plan else ())]))
     return [(title, lines) for title, lines in tables if lines]
+
+
+def _machine_facts(name: str, found: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    environment = dict(mapping(found.get("environment")))
+    packages = environment.pop("packages", None)
+    of = f" of {name}" if name else ""
+    yield f"Machine{f' {name}' if name else ''}", list(flatten(environment)) if environment else []
+    yield f"Packages{of}", list(flatten(packages)) if mapping(packages) else []
+    for worker, versions in mapping(found.get("workers")).items():
+        yield f"Worker {worker}{of}", list(flatten(versions)) if versions else []
 
 
 def support(run: Run) -> list[dict[str, Any]]:

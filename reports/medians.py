@@ -14,7 +14,7 @@ from .digits import with_interval
 from .format import clean, error
 from .settings import CLOCK_NAMES, Context, Names, Shape, clocks, samples
 
-__all__ = ["METRICS", "Entry", "MedianTable", "Metric", "median_tables"]
+__all__ = ["METRICS", "Entry", "MedianTable", "Metric", "entry", "median_tables"]
 
 Metric = Literal["wall", "device", "memory", "error"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -68,7 +68,7 @@ def median_tables(rows: Sequence[Measurement], metrics: Sequence[Metric] = ()) -
     names = Names(rows)
     contexts: dict[Context, list[Measurement]] = {}
     for row in {row.id: row for row in rows}.values():
-        contexts.setdefault(Context.of(row.case), []).append(row)
+        contexts.setdefault(Context.of(row), []).append(row)
     found = []
     for context, members in sorted(contexts.items(), key=lambda item: item[0].key):
         wanted: Sequence[Metric] = metrics or clocks(members)
@@ -133,14 +133,15 @@ def _entries(
         row = by.get(key)
         # Where two are equal to the digits that are shown, both are the best.
         is_best = key in fair and _text(metric, fair[key]) == best
-        cells.append(None if row is None else _entry(metric, row, is_best))
+        cells.append(None if row is None else entry(metric, row, best=is_best))
     return tuple(cells)
 
 
 Value = tuple[float, float, float]
 
 
-def _entry(metric: Metric, row: Measurement, best: bool) -> Entry:
+def entry(metric: Metric, row: Measurement, *, best: bool = False) -> Entry:
+    """The cell of one row."""
     found = _value_of(metric)(row)
     less = DOES_LESS in row.flags
     if found is None:

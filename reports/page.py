@@ -15,14 +15,14 @@ from mtbench.results import FAILURES, STATUSES, Run
 from mtbench.spec import ATTENTIONS
 
 from . import format as fmt
-from . import header, missing, sentences
+from . import header, machines, missing, sentences
 from .articles import articles
 from .details import row_details
 from .disk import write_whole
 from .drawing import draw
 from .embed import as_json, packed, plotly_js, script_hash
 from .explorer import explorer_data
-from .exports import measurements_csv, pytest_benchmark_json
+from .exports import measurements_csv, pytest_benchmark_files
 from .figures import FILE_PREFIXES
 from .plan import AnyFigure, plan_figures
 from .rendering import TEMPLATES, template
@@ -54,7 +54,8 @@ def write_report(folder: Path) -> Path:
     run = Run.load(folder)
     folder = run.folder
     write_whole(folder / "measurements.csv", measurements_csv(run).encode("utf-8", "replace"))
-    write_whole(folder / "pytest-benchmark.json", pytest_benchmark_json(run).encode())
+    for name, text in pytest_benchmark_files(run).items():
+        write_whole(folder / name, text.encode())
     rows = list(run)
     looks = backend_looks(row.backend for row in rows)
     drawn = _write_figures(folder / "figures", run, looks)
@@ -110,6 +111,9 @@ def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
         figures=_by_context(drawn),
         no_roofline=missing_ceilings(rows, run.ceilings),
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
+        kinds=machines.kinds(run),
+        notes=machines.notes(run),
+        beside=machines.side_by_side(rows),
         not_timed=missing.not_timed(rows),
         untimed=missing.untimed(rows),
         careful=missing.careful(rows),

@@ -74,7 +74,7 @@ def paybacks(rows: Sequence[Measurement]) -> dict[tuple[Context, Shape], list[Pa
     settings: dict[tuple[Context, Shape], dict[tuple[int, str], list[_Ready]]] = {}
     for row in {row.id: row for row in rows}.values():
         if (ready := _ready(row)) is not None:
-            kinds = settings.setdefault((Context.of(row.case), Shape.of(row.case)), {})
+            kinds = settings.setdefault((Context.of(row), Shape.of(row.case)), {})
             kind = (ATTENTIONS.index(row.case.spec.kind), names(row.case.spec))
             kinds.setdefault(kind, []).append(ready)
     found = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mtbench.floor import NOT_MEASURED, Ceilings
+from mtbench.floor import NOT_MEASURED, NOWHERE_MEASURED, Ceilings
 from mtbench.results import Measurement
 
 from .figures import Axis, Figure, line_figures
@@ -19,9 +19,10 @@ AnyFigure = Figure | WinnerMap
 
 
 def plan_figures(
-    rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT_MEASURED
+    rows: Sequence[Measurement], ceilings: Mapping[str, Mapping[str, Ceilings]] = NOWHERE_MEASURED
 ) -> list[AnyFigure]:
-    """The figures of a run, each context's together: who wins where, the sweeps over seq_len, the others."""
+    """The figures of a run, each context's together: who wins where, the sweeps over seq_len, the others.
+    The ceilings are those of each kind of machine."""
     names = Names(rows)
     tried = list({r.id: r for r in rows if r.status not in ("unsupported", "unavailable")}.values())
     figures: list[AnyFigure] = [*winner_maps(rows)]
@@ -31,9 +32,9 @@ def plan_figures(
             figures += speed_figures(axis, members, names)
     contexts: dict[Context, list[Measurement]] = {}
     for row in tried:
-        contexts.setdefault(Context.of(row.case), []).append(row)
-    for members in contexts.values():
-        figures += roofline_figures(members, names, ceilings)
+        contexts.setdefault(Context.of(row), []).append(row)
+    for context, members in contexts.items():
+        figures += roofline_figures(members, names, ceilings.get(context.hardware, NOT_MEASURED))
     return sorted(_told_apart(figures), key=lambda f: f.context.key)
 
 
@@ -80,5 +81,5 @@ def _grouped(rows: Iterable[Measurement], axis: Axis) -> list[list[Measurement]]
     for row in rows:
         sizes = {"seq_len": row.case.seq_len, **Shape.of(row.case).__dict__}
         del sizes[axis]
-        groups.setdefault((Context.of(row.case), *sizes.items()), []).append(row)
+        groups.setdefault((Context.of(row), *sizes.items()), []).append(row)
     return sorted(groups.values(), key=lambda g: min((Shape.of(r.case).key, r.case.seq_len) for r in g))

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mtbench.floor import Ceilings, floor_ms
+from mtbench.floor import NOT_MEASURED, Ceilings, floor_ms
 from mtbench.results import Measurement
 from mtbench.spec import Case
 
-from .format import listing
+from .format import clean, listing
 from .settings import Clock, samples
 from .work import operations
 
@@ -63,13 +63,18 @@ def roofline_share(row: Measurement, ceilings: Mapping[str, Ceilings]) -> Share 
     return Share(value=ms / found.median, low=ms / high, high=ms / low, least_ms=ms, bound=bound)
 
 
-def missing_ceilings(rows: Iterable[Measurement], ceilings: Mapping[str, Ceilings]) -> list[str]:
-    """What was not measured of all that the ranked rows' rooflines need: ``a copy on cpu``, say."""
+def missing_ceilings(
+    rows: Iterable[Measurement], ceilings: Mapping[str, Mapping[str, Ceilings]]
+) -> list[str]:
+    """What was not measured of all that the ranked rows' rooflines need: ``a copy on cpu``, say. The ceilings
+    are those of each kind of machine."""
     found: dict[str, None] = {}
-    for device, dtype in dict.fromkeys((row.case.device, row.case.dtype) for row in rows if row.ranked):
-        here = ceilings.get(device, Ceilings())
+    needed = ((row.hardware, row.case.device, row.case.dtype) for row in rows if row.ranked)
+    for hardware, device, dtype in dict.fromkeys(needed):
+        here = ceilings.get(hardware, NOT_MEASURED).get(device, Ceilings())
         lacking = [] if here.copy_bytes_per_s else ["a copy"]
         lacking += [] if here.matmul(dtype) else [f"a product in {dtype}"]
         if lacking:
-            found[f"{listing(lacking)} on {device}"] = None
+            where = f"{device} of {clean(hardware, 60)}" if hardware else device
+            found[f"{listing(lacking)} on {where}"] = None
     return list(found)

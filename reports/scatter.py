@@ -30,23 +30,23 @@ def speed_figures(axis: Axis | None, rows: Sequence[Measurement], names: Names) 
             continue
         panels = _by_length(panels)
         lengths = sorted({p.row.case.seq_len for panel in panels for s in panel.series for p in s.points})
-        swept, case = axis if len(lengths) > 1 else None, rows[0].case
+        swept, one = axis if len(lengths) > 1 else None, rows[0]
         told = [f"{panel.title}: {_fastest(panel)}" for panel in panels]
         yield Figure(
-            name=named("speed", swept, case, lengths[0], clock),
+            name=named("speed", swept, one, lengths[0], clock),
             quantity="speed",
             axis=swept,
             unit="Relative error (ratio)",
             x_unit=f"Latency, {CLOCK_NAMES[clock]} (ms)",
             clock=clock,
-            title=titled("Speed against error", swept, case, lengths[0]),
+            title=titled("Speed against error", swept, one, lengths[0]),
             caption="Relative error against float64 over the median time, "
             f"{CLOCK_NAMES[clock]}: left is faster, down is nearer to the truth. A line joins the lengths of "
             "a form. The grey lines are the smallest and the largest tolerance; a wrong row is not timed."
             f"{not_drawn(absent)}",
             alt=f"Relative error against latency, seq_len {lengths[0]} to {lengths[-1]}; panels "
             f"{listing([p.title for p in panels])}. Fastest at {lengths[-1]}, {'; '.join(told)}.",
-            context=Context.of(case),
+            context=Context.of(one),
             panels=panels,
         )
 
@@ -92,7 +92,7 @@ def roofline_figures(
     if not panels:
         return
     panels = _by_length(panels)
-    context = Context.of(case)
+    context = Context.of(rows[0])
     best = []
     for panel in panels:
         nearest = max((p for s in panel.series for p in s.points), key=lambda p: shares[p.row.id].value)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
 from mtbench.spec import DEVICES, DTYPES, MODES, AttentionSpec, Case, Device, Dtype, Mode
+
+from .format import clean
 
 __all__ = ["CLOCK_NAMES", "Clock", "Context", "Names", "Shape", "clocks", "samples"]
 
@@ -21,36 +24,59 @@ CLOCK_NAMES: Mapping[Clock, str] = {"wall": "wall clock", "device": "device cloc
 class Context:
     """Where and how: rows of two contexts are never compared."""
 
+    hardware: str = ""
+    """The kind of machine, in a run of several."""
     device: Device
     dtype: Dtype
     mode: Mode
     causal: bool
 
     @classmethod
-    def of(cls, case: Case) -> Context:
-        """That of a case."""
-        return cls(device=case.device, dtype=case.dtype, mode=case.mode, causal=case.spec.causal)
+    def of(cls, row: Measurement) -> Context:
+        """That of a row."""
+        case = row.case
+        return cls(
+            hardware=row.hardware,
+            device=case.device,
+            dtype=case.dtype,
+            mode=case.mode,
+            causal=case.spec.causal,
+        )
 
     @property
-    def key(self) -> tuple[int, int, int, bool]:
-        """To sort by: in the order of the spec's own lists."""
+    def anywhere(self) -> Context:
+        """The same on no kind of machine in particular: what stands side by side."""
+        return replace(self, hardware="")
+
+    @property
+    def key(self) -> tuple[int, int, int, bool, str]:
+        """To sort by: in the order of the spec's own lists, the kinds of machine beside each other."""
         return (
             DEVICES.index(self.device),
             DTYPES.index(self.dtype),
             MODES.index(self.mode),
             not self.causal,
+            self.hardware,
         )
 
     @property
     def label(self) -> str:
-        """For people: ``cpu, float32, forward, causal``."""
+        """For people: ``cpu, float32, forward, causal``, and ``; on h100`` where there are several kinds of
+        machine."""
         mode = self.mode.replace("_", " + ")
-        return f"{self.device}, {self.dtype}, {mode}, {'causal' if self.causal else 'not causal'}"
+        on = f"; on {clean(self.hardware, 60)}" if self.hardware else ""
+        return f"{self.device}, {self.dtype}, {mode}, {'causal' if self.causal else 'not causal'}{on}"
 
     @property
     def slug(self) -> str:
         """For file names."""
-        return f"{self.device}-{self.dtype}-{self.mode}-{'causal' if self.causal else 'full'}"
+        on = f"{_slug(self.hardware)}-" if self.hardware else ""
+        return f"{on}{self.device}-{self.dtype}-{self.mode}-{'causal' if self.causal else 'full'}"
+
+
+def _slug(name: str) -> str:
+    """A machine's name, of which a file's is made: whatever a run says, no path comes of it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "unnamed"
 
 
 @dataclass(frozen=True, kw_only=True)

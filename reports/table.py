@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtbench.floor import NOT_MEASURED, Ceilings, floor_ms
+from mtbench.floor import NOT_MEASURED, NOWHERE_MEASURED, Ceilings, floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS
@@ -67,6 +67,10 @@ class Table:
     """Columns left out because every row has the same."""
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    def has(self, title: str) -> bool:
+        """Whether it has that column."""
+        return any(column.title == title for column in self.columns)
 
     def choices(self, title: str) -> list[str]:
         """What a column has, each once, in the order of the rows."""
@@ -145,13 +149,19 @@ def _of_roofline(row: Measurement, ceilings: Mapping[str, Ceilings]) -> Cell:
 def in_order(rows: Sequence[Measurement]) -> list[Measurement]:
     """The rows in the order of the table."""
     names = Names(rows)
-    return sorted(rows, key=lambda m: (Context.of(m.case).key, *_by(m, names)))
+    return sorted(rows, key=lambda m: (Context.of(m).key, *_by(m, names)))
 
 
-def all_rows(rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT_MEASURED) -> Table:
+def all_rows(
+    rows: Sequence[Measurement], ceilings: Mapping[str, Mapping[str, Ceilings]] = NOWHERE_MEASURED
+) -> Table:
     """The table, ordered by attention, sizes, backend and form. With the machine's ceilings the device time
     is also shown as a multiple of the least that memory allows, and a time by its share of the roofline."""
     names = Names(rows)
+
+    def reached(row: Measurement) -> Mapping[str, Ceilings]:
+        return ceilings.get(row.hardware, NOT_MEASURED)
+
     sizes = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed")
 
     def size(name: str) -> Maker:
@@ -162,6 +172,7 @@ def all_rows(rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT
         (Column(title="attention"), lambda m: _text(names(m.case.spec))),
         (Column(title="backend"), lambda m: Cell(text=clean(m.backend, 40))),
         (Column(title="form"), lambda m: Cell(text=clean(m.form, 40))),
+        (Column(title="hardware"), lambda m: Cell(text=clean(m.hardware, 60))),
         (Column(title="device"), lambda m: _text(m.case.device)),
         (Column(title="dtype"), lambda m: _text(m.case.dtype)),
         (Column(title="mode"), lambda m: _text(m.case.mode.replace("_", " + "))),
@@ -183,7 +194,7 @@ def all_rows(rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT
                 numeric=True,
                 hint="device time over that of reading q, k, v and writing o once, at the rate of a copy",
             ),
-            lambda m: _over_floor(m, ceilings),
+            lambda m: _over_floor(m, reached(m)),
         ),
         (
             Column(
@@ -192,7 +203,7 @@ def all_rows(rows: Sequence[Measurement], ceilings: Mapping[str, Ceilings] = NOT
                 hint="the least time that the measured copy and product allow, over the time",
                 unit="%",
             ),
-            lambda m: _of_roofline(m, ceilings),
+            lambda m: _of_roofline(m, reached(m)),
         ),
         (
             Column(title="span", numeric=True, hint="first kernel's start to last kernel's end", unit="ms"),

@@ -170,7 +170,7 @@ def judge(rows: Sequence[Measurement]) -> list[Verdict]:
     groups: dict[tuple[Context, Shape], dict[str, Measurement]] = {}
     for row in rows:
         # Where a run holds a row twice, the later one counts.
-        groups.setdefault((Context.of(row.case), Shape.of(row.case)), {})[row.id] = row
+        groups.setdefault((Context.of(row), Shape.of(row.case)), {})[row.id] = row
     found = [
         _judge_setting(context, shape, clock, list(by_id.values()), name)
         for (context, shape), by_id in groups.items()

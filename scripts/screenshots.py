@@ -79,6 +79,8 @@ SHOTS = (
     Shot(name="explorer", run="h100-gpu-preset", show=explorer),
     Shot(name="row", run="h100-gpu-preset", show=open_row, scheme="dark"),
     Shot(name="skipped", run="h100-peers", show=at("#missing")),
+    Shot(name="machines", run="three-kinds", show=top),
+    Shot(name="beside", run="three-kinds", show=at("#beside")),
     Shot(name="phone", run="cpu-default", show=top, width=390, height=844),
 )
 

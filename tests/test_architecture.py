@@ -179,6 +179,44 @@ def test_frameworks_are_imported_in_their_own_places_alone() -> None:
                 assert fits, f"{file.relative_to(ROOT)} imports {module}"
 
 
+def test_ray_is_imported_by_its_own_files_alone() -> None:
+    """A cluster is looked at and kinds of machine are told apart without it, and one file chooses it."""
+    for file in [*files("mtbench"), *files("reports")]:
+        name = file.relative_to(ROOT / "mtbench").as_posix() if file.is_relative_to(ROOT / "mtbench") else ""
+        own = name.startswith("sweep/ray_")
+        for module, relative in imports(file):
+            if not relative and not own:
+                assert module.split(".")[0] != "ray", f"{file.relative_to(ROOT)} imports {module}"
+                chosen = name == "sweep/executor.py" and module == "mtbench.sweep.ray_executor"
+                assert chosen or not module.startswith("mtbench.sweep.ray_"), f"{name} imports {module}"
+
+
+def test_what_measures_knows_no_executor() -> None:
+    """A worker process is the same wherever it runs."""
+    reached, todo = set[str](), ["mtbench.sweep.worker"]
+    while todo:
+        module = todo.pop()
+        if module in reached or not module.startswith("mtbench."):
+            continue
+        reached.add(module)
+        path = ROOT / module.replace(".", "/")
+        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if file.exists():
+            todo += [found for found, relative in imports(file) if not relative]
+    assert "mtbench.sweep.measure" in reached
+    others = {
+        "executor",
+        "local",
+        "station",
+        "node",
+        "ray_executor",
+        "ray_cluster",
+        "ray_stations",
+        "cluster",
+    }
+    assert not reached & {f"mtbench.sweep.{name}" for name in others}
+
+
 def test_no_backend_imports_another() -> None:
     shared = {"torch_forms"}
     for file in files("backends"):
@@ -216,10 +254,11 @@ except SystemExit as end:
     assert done.returncode == 0, done.stderr
 
 
-def test_matplotlib_and_scipy_stay_out_of_the_way_to_help() -> None:
+def test_matplotlib_scipy_and_ray_stay_out_of_the_way_to_help() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import mtbench.cli;"
-        "heavy = {'matplotlib', 'pandas', 'scipy', 'plotly'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'matplotlib', 'pandas', 'scipy', 'plotly', 'ray'} & set(sys.modules);"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -88,7 +88,7 @@ def test_every_block_is_run_or_checked_or_data(document: Path) -> None:
         elif language == "console":
             assert text.startswith("$ "), text
         else:
-            assert language in {"sh", *DATA}, (language, text)
+            assert language.split()[0] in {"sh", "{literalinclude}", *DATA}, (language, text)
 
 
 @pytest.mark.parametrize(
@@ -255,4 +255,48 @@ def test_committed_runs_can_be_read(folder: Path) -> None:
     failed = [row for row in run if row.status in ("wrong", "crash", "timeout", "error")]
     assert not [row.id for row in failed if not BUILTIN_BACKENDS[row.backend].startswith("backends.peers")]
     assert run.header["command"][0] == "mtbench"
-    assert "host" not in run.environment
+    assert not any("host" in machine["environment"] for machine in run.machines.values())
+
+
+CLUSTERS = ROOT / "docs" / "clusters"
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each `mtbench run` in a script or a comment of one, up to where its own options end."""
+    joined = re.sub(r"\\\n#?\s*", " ", text)
+    return [shlex.split(found.replace("'", ""))[2:] for found in re.findall(r"mtbench run [^\n]*", joined)]
+
+
+def test_the_cluster_of_ray_up_is_one_to_ray() -> None:
+    import json
+
+    import jsonschema
+    import ray
+    import yaml
+
+    text = (CLUSTERS / "ray-up.yaml").read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(found, json.loads(schema.read_text(encoding="utf-8")))
+    kinds = found["available_node_types"]
+    assert found["head_node_type"] in kinds
+    workers = [kind for kind in kinds.values() if kind["resources"]["CPU"]]
+    assert sum(kind["max_workers"] for kind in workers) == found["max_workers"]
+    assert all(kind["min_workers"] == kind["max_workers"] for kind in workers)
+    assert all("mtbench.machine" in kind["labels"] for kind in workers)
+    assert len({kind["labels"]["mtbench.machine"] for kind in workers}) == len(workers)
+    (words,) = commands_of(text)
+    typer.main.get_command(app).commands["run"].make_context("run", words)  # type: ignore[attr-defined]
+
+
+def test_the_batch_script_is_one() -> None:
+    script = CLUSTERS / "mtbench.sbatch"
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = script.read_text(encoding="utf-8")
+    (what,) = re.findall(r"what=\((--executor [^)]*)\)", text)
+    words = [*shlex.split(what.replace("${PRESET:-default}", "default")), "--address", "host:1"]
+    run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    run.make_context("run", words)
+    (resumed,) = re.findall(r"what=\((--resume [^)]*)\)", text)
+    run.make_context("run", [*shlex.split(resumed), "--address", "host:1"])

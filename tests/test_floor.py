@@ -41,7 +41,7 @@ def test_the_best_rate_of_a_device_counts_and_nothing_else() -> None:
         "a on cpu": {"copy_bytes_per_s": 5e10, "matmul_flop_per_s": {"float32": 2e11, "junk": 9e99}},
         "b on cpu": {},
     }
-    found = Run(folder=Path(), header={"workers": workers}, measurements=()).ceilings
+    found = Run(folder=Path(), header={"workers": workers}, measurements=()).ceilings[""]
     assert found["cuda"].copy_bytes_per_s == 3e12
     assert (found["cuda"].matmul("bfloat16"), found["cuda"].matmul("float32")) == (7e14, 5e13)
     assert found["cuda"].matmul("float16") == 7e14
@@ -71,7 +71,7 @@ def test_a_row_is_shown_beside_its_floor() -> None:
     rate = floor_bytes(case) / 0.1e-3  # a floor of .1 ms
 
     def shown(copy_bytes_per_s: float | None) -> str | None:
-        table = all_rows([row], {"cuda": Ceilings(copy_bytes_per_s=copy_bytes_per_s)})
+        table = all_rows([row], {"": {"cuda": Ceilings(copy_bytes_per_s=copy_bytes_per_s)}})
         titles = [column.title for column in table.columns]
         if "over the floor" not in titles:
             return None

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from mtbench.compare.sides import Side
 from mtbench.errors import BadInput
 
-__all__ = ["differences", "refuse_unlike_machines", "software_differences"]
+__all__ = ["alike", "differences", "refuse_unlike_machines", "software_differences"]
+
+
+def alike(a: Side, b: Side) -> tuple[Side, Side]:
+    """The two sides, and of a run of several kinds of machine against one of one machine the part that is of
+    that machine, where there is just one."""
+    if bool(a.parts) == bool(b.parts):
+        return a, b
+    pairs = [(one, other) for one in a.of_one_machine for other in b.of_one_machine]
+    same = [(one, other) for one, other in pairs if not _differing(one.machine, other.machine)]
+    return same[0] if len(same) == 1 else (a, b)
 
 
 def differences(a: Side, b: Side) -> list[str]:

@@ -71,6 +71,14 @@ class Side:
     """When the commit was made."""
     started: datetime | None = None
     """When the run began; of pytest-benchmark's files, when the first was written."""
+    parts: tuple[Side, ...] = ()
+    """Of a run of several kinds of machine a side for each, whose cases have the names that a run of one
+    machine has; its own have the machine in them, so that no two are ever taken for one. Else none."""
+
+    @property
+    def of_one_machine(self) -> tuple[Side, ...]:
+        """Its parts, or itself."""
+        return self.parts or (self,)
 
 
 def read_side(path: Path | str) -> Side:
@@ -95,6 +103,27 @@ def read_side(path: Path | str) -> Side:
 
 def _read_run(path: Path) -> Side:
     run = Run.load(path)
+    parts = [_read_part(path, part, name) for name, part in run.parts().items()]
+    if len(parts) == 1:
+        return parts[0]
+    machine, software = (
+        {
+            f"{key} of {name}": text
+            for name, part in zip(run.parts(), parts, strict=True)
+            for key, text in getattr(part, what).items()
+        }
+        for what in ("machine", "software")
+    )
+    return replace(
+        parts[0],
+        rows={row.id: _timed(row, row.id) for row in run},
+        machine=machine,
+        software=software,
+        parts=tuple(parts),
+    )
+
+
+def _read_part(path: Path, run: Run, name: str) -> Side:
     remarks = []
     if run.header.get("outcome") not in (None, "complete"):
         remarks.append(f"the run is not complete ({run.header['outcome']})")
@@ -104,8 +133,8 @@ def _read_run(path: Path) -> Side:
     git = _mapping(environment.get("git"))
     return Side(
         path=path,
-        rows={row.id: _timed(row) for row in run},
-        machine=_run_machine(environment),
+        rows={row.unplaced_id: _timed(row, row.unplaced_id) for row in run},
+        machine=({"kind": name} if name else {}) | _run_machine(environment),
         software=_run_software(run.header),
         remarks=tuple(remarks),
         commit=_commit(git.get("commit"), git.get("dirty")) or "",
@@ -114,10 +143,10 @@ def _read_run(path: Path) -> Side:
     )
 
 
-def _timed(row: Measurement) -> TimedRow:
+def _timed(row: Measurement, name: str) -> TimedRow:
     wall, device = (row.wall_ms, row.device_ms) if row.timed else (None, None)
     return TimedRow(
-        id=row.id,
+        id=name,
         backend=row.backend,
         status=row.status,
         reason=row.reason,
@@ -126,7 +155,7 @@ def _timed(row: Measurement) -> TimedRow:
         wall_samples=() if wall is None else wall.launches,
         device_samples=() if device is None else device.launches,
         device=row.case.device,
-        anywhere=_anywhere(row.id, row.case.dtype, row.case.device),
+        anywhere=_anywhere(name, row.case.dtype, row.case.device),
     )
 
 

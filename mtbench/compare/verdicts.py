@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from mtbench.compare.cases import Matched, Unjudged, match
-from mtbench.compare.machines import differences, refuse_unlike_machines, software_differences
+from mtbench.compare.machines import alike, differences, refuse_unlike_machines, software_differences
 from mtbench.compare.sides import Side
 from mtbench.compare.test import LEAST_LAUNCHES, Tested, moderated_test, trimmed
 from mtbench.errors import BadInput
@@ -88,6 +88,9 @@ class Comparison:
     """B over A that most backends share: the machine's, kept out of every verdict."""
     widened: float = 1.0
     """What standard errors were multiplied by, since cases scatter more between two runs than within one."""
+    by_kind: Mapping[str, Comparison] = field(default_factory=dict)
+    """Of runs of several kinds of machine the comparison on each, which is where the verdicts come from: two
+    kinds share neither scatter nor drift. Drift and widening above are then the worst of theirs."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -134,12 +137,15 @@ class Comparison:
                 f"{count} unsure for want of launches: {LEAST_LAUNCHES} a side are the least, "
                 f"{RECOMMENDED_LAUNCHES} find a lone change (mtbench run --launches {RECOMMENDED_LAUNCHES})"
             )
-        if abs(self.drift_ratio - 1) >= 0.001:
-            longer = "longer" if self.drift_ratio > 1 else "less"
-            found.append(
-                f"most backends took {100 * abs(self.drift_ratio - 1):.1f}% {longer} in B: taken for the "
-                "machine's drift and kept out of the verdicts; if it is the code, run both again in turns"
-            )
+        for kind, comparison in (self.by_kind or {"": self}).items():
+            if abs(comparison.drift_ratio - 1) >= 0.001:
+                longer = "longer" if comparison.drift_ratio > 1 else "less"
+                on = f" on {kind}" if kind else ""
+                found.append(
+                    f"most backends took {100 * abs(comparison.drift_ratio - 1):.1f}% {longer} in B{on}: "
+                    "taken for the machine's drift and kept out of the verdicts; if it is the code, run both "
+                    "again in turns"
+                )
         return found
 
 
@@ -159,9 +165,12 @@ def compare_sides(
     """
     if not 0 < effect_percent < 100:
         raise BadInput(f"--effect {effect_percent:g}: a percentage above 0 and under 100")
+    a, b = alike(a, b)
     if not across_machines:
         refuse_unlike_machines(a, b)
     matched, others = match(a, b)
+    if a.parts and b.parts:
+        return _by_kind(a, b, others, effect_percent)
     effect_log = math.log1p(effect_percent / 100)
     enough = [case for case in matched if min(len(case.a_ms), len(case.b_ms)) >= LEAST_LAUNCHES]
     tested = None
@@ -187,6 +196,31 @@ def compare_sides(
         others=tuple(others),
         drift_ratio=1.0 if tested is None else math.exp(tested.drift),
         widened=1.0 if tested is None else tested.widened,
+    )
+
+
+def _by_kind(a: Side, b: Side, others: Sequence[Unjudged], effect_percent: float) -> Comparison:
+    """Runs of several kinds of machine, each kind against its like."""
+    there = {part.machine["kind"]: part for part in b.parts}
+    found: dict[str, Comparison] = {}
+    for part in a.parts:
+        kind = part.machine["kind"]
+        other = there.get(kind)
+        if other is not None and not part.rows.keys().isdisjoint(other.rows):
+            found[kind] = compare_sides(part, other, effect_percent=effect_percent, across_machines=True)
+    return Comparison(
+        a=a,
+        b=b,
+        effect_percent=effect_percent,
+        judged=tuple(
+            replace(case, id=f"{case.id}@{kind}")
+            for kind, comparison in found.items()
+            for case in comparison.judged
+        ),
+        others=tuple(others),
+        drift_ratio=max((c.drift_ratio for c in found.values()), key=lambda ratio: abs(math.log(ratio))),
+        widened=max(comparison.widened for comparison in found.values()),
+        by_kind=found,
     )
 
 

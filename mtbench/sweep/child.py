@@ -39,6 +39,8 @@ class Ended(Exception):
 
     status: str
     reason: str
+    signal: int | None = None
+    """What ended it, where a signal did."""
 
 
 class ChildProcess:
@@ -111,7 +113,11 @@ class ChildProcess:
     def _died(self) -> Ended:
         code = self._process.wait()
         how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
-        return Ended("crash", f"the worker ended ({how}), at: {self.stage}{self._last_words()}")
+        return Ended(
+            "crash",
+            f"the worker ended ({how}), at: {self.stage}{self._last_words()}",
+            signal=-code if code < 0 else None,
+        )
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):

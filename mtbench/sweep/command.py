@@ -10,19 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mtbench.backend import Backend
 from mtbench.display import show_progress
 from mtbench.errors import BadInput
-from mtbench.measure.environment import cpus, device_problem
 from mtbench.registry import BUILTIN_BACKENDS, PEERS, load_backend
 from mtbench.results import FAILURES, STATUSES
 from mtbench.run_folder import RunFolder
-from mtbench.spec import DEVICES
-from mtbench.sweep.header import check_same, new_header, settings_from, workload_from
-from mtbench.sweep.plan import PlannedRow, plan_rows
-from mtbench.sweep.runner import Settings, SweepRunner
+from mtbench.sweep.executor import Executor, Unfinished, new_executor
+from mtbench.sweep.header import (
+    check_same,
+    executor_from,
+    machines_from,
+    new_header,
+    settings_from,
+    workload_from,
+)
+from mtbench.sweep.plan import PlannedRow, place_rows, plan_rows
+from mtbench.sweep.runner import SweepRunner
+from mtbench.sweep.settings import Settings
 from mtbench.workloads import Workload
 
 __all__ = ["Outcome", "relative", "resume_sweep", "run_sweep"]
@@ -34,17 +39,20 @@ class Outcome:
 
     interrupted: bool
     counts: dict[str, int]
+    unfinished: str = ""
+    """Why some rows could not be measured, in one line."""
 
     @property
     def failed(self) -> bool:
-        """Some row is wrong, crash, timeout or error."""
-        return any(self.counts.get(status) for status in FAILURES)
+        """Some row is wrong, crash, timeout or error, or could not be measured."""
+        return bool(self.unfinished) or any(self.counts.get(status) for status in FAILURES)
 
     @property
     def summary(self) -> str:
         """Rows by status, in one line."""
         parts = [f"{self.counts[s]} {s}" for s in STATUSES if self.counts.get(s)]
-        return ("interrupted: " if self.interrupted else "") + (", ".join(parts) or "no row measured")
+        told = ("interrupted: " if self.interrupted else "") + (", ".join(parts) or "no row measured")
+        return f"{told}\nunfinished: {self.unfinished}" if self.unfinished else told
 
 
 def run_sweep(
@@ -59,6 +67,7 @@ def run_sweep(
     arguments: Sequence[str] = (),
     launches: int = 1,
     interleaved: bool = True,
+    executor: Executor | None = None,
 ) -> Outcome:
     """Plan, check everything that can be checked, create the folder, and measure.
 
@@ -73,6 +82,7 @@ def run_sweep(
         arguments: the command line, for the record.
         launches: times that every row is measured, in a fresh process each time.
         interleaved: case by case, over all backends in a seeded order; else backend by backend.
+        executor: where; None is this machine.
 
     Raises:
         BadInput: before anything is written.
@@ -81,32 +91,38 @@ def run_sweep(
     own = tuple(name for name in BUILTIN_BACKENDS if name not in PEERS)
     loaded = _load(backends or workload.backends or own)
     rows = plan_rows(workload, loaded)
-    _check_devices(rows)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise BadInput(f"{option} {value}: must be a finite number above 0")
-    available = cpus()
-    if threads is not None and threads > available:
-        raise BadInput(f"--threads {threads}: this process may use {available} CPUs")
-    memory = psutil.virtual_memory()
-    if memory_limit_gib is not None and memory_limit_gib > (total := memory.total / 2**30):
-        raise BadInput(f"--memory-limit {memory_limit_gib:g}: this machine has {total:.1f} GiB")
-    settings = Settings(
-        sampling=workload.sampling,
-        threads=threads or available,
-        timeout_s=timeout_s or workload.timeout_s,
-        memory_limit_bytes=int(memory_limit_gib * 2**30 if memory_limit_gib else 0.9 * memory.available),
-        launches=launches,
-        interleaved=interleaved,
-        seed=rows[0].case.seed,
+    executor = executor or new_executor("local")
+    settings = executor.settle(
+        Settings(
+            sampling=workload.sampling,
+            threads=threads,
+            timeout_s=timeout_s or workload.timeout_s,
+            memory_limit_bytes=int(memory_limit_gib * 2**30) if memory_limit_gib else None,
+            launches=launches,
+            interleaved=interleaved,
+            seed=rows[0].case.seed,
+        )
     )
-    header = new_header(["mtbench", *relative(arguments)], workload, rows, loaded, settings, host=host)
-    with RunFolder.create(folder) as run_folder:
-        return _measured(run_folder, header, rows, loaded, settings)
+    try:
+        machines = executor.machines(loaded, settings, {}, host=host)
+        rows = place_rows(rows, machines)
+        command = ["mtbench", *relative(arguments)]
+        header = new_header(command, workload, rows, loaded, settings, machines, executor)
+        with RunFolder.create(folder) as run_folder:
+            return _measured(run_folder, header, rows, loaded, settings, executor)
+    finally:
+        executor.close(kill=True)
 
 
-def resume_sweep(folder: Path) -> Outcome:
+def resume_sweep(folder: Path, *, address: str | None = None) -> Outcome:
     """Go on with a run that was cut off, and measure what it lacks.
+
+    Args:
+        folder: the run's.
+        address: of the Ray cluster, which may be another one by now.
 
     Raises:
         BadInput: there is no run, another process is writing it, or the machine or the code has changed.
@@ -116,12 +132,18 @@ def resume_sweep(folder: Path) -> Outcome:
     with run_folder:
         workload, backends = workload_from(run.header)
         loaded = _load(backends)
-        rows = plan_rows(workload, loaded)
-        _check_devices(rows)
         settings = settings_from(run.header, workload)
-        again = new_header(run.header["command"], workload, rows, loaded, settings, host=False)
-        check_same(run.header, again)
-        return _measured(run_folder, dict(run.header), rows, loaded, settings)
+        executor = executor_from(run.header, address)
+        try:
+            recorded = machines_from(run.header)
+            # What is planned is the recorded machines', whichever of them are there now.
+            machines = executor.machines(loaded, settings, recorded, host=False) | recorded
+            rows = place_rows(plan_rows(workload, loaded), machines)
+            again = new_header(run.header["command"], workload, rows, loaded, settings, machines, executor)
+            check_same(run.header, again)
+            return _measured(run_folder, dict(run.header), rows, loaded, settings, executor)
+        finally:
+            executor.close(kill=True)
 
 
 def _measured(
@@ -130,22 +152,18 @@ def _measured(
     rows: Sequence[PlannedRow],
     backends: Mapping[str, Backend],
     settings: Settings,
+    executor: Executor,
 ) -> Outcome:
-    interrupted = False
+    interrupted, unfinished = False, ""
     with show_progress() as progress:
         try:
-            SweepRunner(folder, header, rows, backends, settings, progress).run()
+            SweepRunner(folder, header, rows, backends, settings, executor, progress).run()
         except KeyboardInterrupt:
             interrupted = True
+        except Unfinished as end:
+            unfinished = f"{end}; `mtbench run --resume {folder.folder}` goes on with it"
     counts = Counter[str](measurement.status for measurement in folder.rows.values())
-    return Outcome(interrupted=interrupted, counts=dict(counts))
-
-
-def _check_devices(rows: Sequence[PlannedRow]) -> None:
-    for device in dict.fromkeys(row.case.device for row in rows):
-        if problem := device_problem(device):
-            there = [name for name in DEVICES if device_problem(name) is None]
-            raise BadInput(f"device {device!r} is not there: {problem}; there is: {', '.join(there)}")
+    return Outcome(interrupted=interrupted, counts=dict(counts), unfinished=unfinished)
 
 
 def _load(names: tuple[str, ...]) -> dict[str, Backend]:
@@ -159,9 +177,17 @@ def _load(names: tuple[str, ...]) -> dict[str, Backend]:
 
 
 def relative(arguments: Sequence[str]) -> list[str]:
-    """Absolute paths made relative to here, or to their last part where they lie elsewhere: a run folder
-    tells nobody's home."""
-    return [_relative_path(word) if Path(word).is_absolute() else word for word in arguments]
+    """Absolute paths made relative to here, or to their last part where they lie elsewhere, and no address: a
+    run folder tells nobody's home."""
+    told: list[str] = []
+    for word in arguments:
+        if told and told[-1] == "--address":
+            told.append("HOST:PORT")
+        elif word.startswith("--address="):
+            told.append("--address=HOST:PORT")
+        else:
+            told.append(_relative_path(word) if Path(word).is_absolute() else word)
+    return told
 
 
 def _relative_path(path: str) -> str:

@@ -10,17 +10,22 @@ from typing import Any
 import mtbench
 from mtbench.backend import Backend
 from mtbench.errors import BadInput
-from mtbench.measure.environment import environment
 from mtbench.support import support_of
 from mtbench.sweep.code import fingerprints
+from mtbench.sweep.executor import Executor, new_executor
+from mtbench.sweep.machine import SAME_MACHINE, Machine
 from mtbench.sweep.plan import PlannedRow, orders
-from mtbench.sweep.runner import Settings
+from mtbench.sweep.settings import Settings
 from mtbench.workloads import Workload
 
-__all__ = ["SAME_MACHINE", "check_same", "new_header", "settings_from", "workload_from"]
-
-SAME_MACHINE = ("os", "cpu", "gpus", "python", "packages", "threads")
-"""Of the environment, what must be the same for two rows to stand in one run."""
+__all__ = [
+    "check_same",
+    "executor_from",
+    "machines_from",
+    "new_header",
+    "settings_from",
+    "workload_from",
+]
 
 
 def new_header(
@@ -29,8 +34,8 @@ def new_header(
     rows: Sequence[PlannedRow],
     backends: Mapping[str, Backend],
     settings: Settings,
-    *,
-    host: bool,
+    machines: Mapping[str, Machine],
+    executor: Executor,
 ) -> dict[str, Any]:
     """That of a run which is about to begin.
 
@@ -40,7 +45,8 @@ def new_header(
         rows: the plan of it.
         backends: by the names they were asked for.
         settings: how.
-        host: whether the machine's name is recorded.
+        machines: on what, by name.
+        executor: by what.
     """
     return {
         "mtbench": mtbench.__version__,
@@ -51,8 +57,10 @@ def new_header(
         "plan": {
             "preset": workload.name or None,
             "why": workload.why,
+            **executor.plan,
             "seed": settings.seed,
             "sampling": settings.sampling.to_dict(),
+            "threads": settings.threads,
             "timeout_s": settings.timeout_s,
             "memory_limit_bytes": settings.memory_limit_bytes,
             "launches": settings.launches,
@@ -62,10 +70,8 @@ def new_header(
             "rows": [row.id for row in rows],
             "order": _order(rows, settings),
         },
-        "environment": environment(threads=settings.threads, host=host),
         "code": fingerprints(backends),
-        "workers": {},
-        "support": [support_of(backend) for backend in backends.values()],
+        **_machines(machines, [support_of(backend) for backend in backends.values()]),
     }
 
 
@@ -73,6 +79,33 @@ def _order(rows: Sequence[PlannedRow], settings: Settings) -> list[list[int]]:
     """Launch by launch, which of the planned rows comes first, second and so on, counted from 0."""
     places = {row.id: place for place, row in enumerate(rows)}
     return [[places[row.id] for row in launch] for launch in orders(rows, **settings.order)]
+
+
+def _machines(machines: Mapping[str, Machine], support: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One alone stands in the header itself; those with names beside each other, and what cannot run here
+    says nothing of them."""
+    if list(machines) == [""]:
+        return {"environment": dict(machines[""].environment), "workers": {}, "support": list(support)}
+    return {
+        "machines": {name: {**found.to_dict(), "workers": {}} for name, found in machines.items()},
+        "support": [{**entry, "unavailable": {}} for entry in support],
+    }
+
+
+def machines_from(header: Mapping[str, Any]) -> dict[str, Machine]:
+    """The kinds of machine of a run of several; none where it is of one machine."""
+    return {name: Machine.from_dict(found) for name, found in header.get("machines", {}).items()}
+
+
+def executor_from(header: Mapping[str, Any], address: str | None) -> Executor:
+    """The executor that a run is gone on with by.
+
+    Raises:
+        BadInput: as `new_executor`.
+    """
+    plan = header["plan"]
+    name = plan.get("executor", "local")
+    return new_executor(name, address, plan.get("accelerator"), plan.get("wait_s"))
 
 
 def workload_from(header: Mapping[str, Any]) -> tuple[Workload, tuple[str, ...]]:
@@ -95,7 +128,7 @@ def settings_from(header: Mapping[str, Any], workload: Workload) -> Settings:
     plan = header["plan"]
     return Settings(
         sampling=workload.sampling,
-        threads=header["environment"]["threads"],
+        threads=plan["threads"] if "threads" in plan else header["environment"]["threads"],
         timeout_s=plan["timeout_s"],
         memory_limit_bytes=plan["memory_limit_bytes"],
         launches=plan["launches"],
@@ -110,7 +143,9 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         BadInput: the machine, the packages, the code or the plan is another; the line says which.
     """
-    machines = [{key: header["environment"].get(key) for key in SAME_MACHINE} for header in (old, new)]
+    machines = [
+        {key: header.get("environment", {}).get(key) for key in SAME_MACHINE} for header in (old, new)
+    ]
     differences = [*_differences(*machines), *_differences(old["code"], new["code"], values=False)]
     before, now = old["plan"]["rows"], new["plan"]["rows"]
     if before != now:

@@ -1,18 +1,20 @@
-"""From a workload and backends to the rows of a run: what will be measured, and what is known not to be."""
+"""From a workload and backends to the rows of a run: what will be measured, on which kinds of machine, and
+what is known not to be."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mtbench.backend import Backend, is_interpreted
 from mtbench.errors import BadInput, nearest
 from mtbench.results import Measurement
-from mtbench.spec import Case
+from mtbench.spec import DEVICES, Case
+from mtbench.sweep.machine import Machine
 from mtbench.workloads import Grid, Workload
 
-__all__ = ["PlannedRow", "order", "orders", "plan_rows"]
+__all__ = ["PlannedRow", "order", "orders", "place_rows", "plan_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class PlannedRow:
     backend: str
     """Its own name."""
     form: str
+    hardware: str = ""
+    """The kind of machine that it is for, in a run of several."""
     decided: Measurement | None = None
 
     @property
@@ -38,13 +42,14 @@ class PlannedRow:
             case=self.case,
             backend=self.backend,
             form=self.form,
+            hardware=self.hardware,
             status=status,  # type: ignore[arg-type]
             reason=reason,
         )
 
 
 def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedRow]:
-    """The rows by backend, then by case, then by form.
+    """The rows by backend, then by case, then by form, on no machine in particular (`place_rows`).
 
     Args:
         workload: what to measure.
@@ -72,6 +77,36 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
     if not rows:
         raise BadInput("nothing to measure: no backend has a form of these attentions")
     return rows
+
+
+def place_rows(rows: Sequence[PlannedRow], machines: Mapping[str, Machine]) -> list[PlannedRow]:
+    """The rows once for each kind of machine that has their device; a backend that none of a kind can run is
+    unavailable there.
+
+    Raises:
+        BadInput: no machine has a device of the plan.
+    """
+    for device in dict.fromkeys(row.case.device for row in rows):
+        problems = {machine.devices[device] for machine in machines.values()}
+        if None not in problems:
+            there = [d for d in DEVICES if any(machine.devices[d] is None for machine in machines.values())]
+            raise BadInput(
+                f"device {device!r} is not there: {'; '.join(sorted(filter(None, problems)))}; "
+                f"there is: {', '.join(there)}"
+            )
+    return [
+        _placed(replace(row, hardware=name), machine)
+        for name, machine in machines.items()
+        for row in rows
+        if machine.devices[row.case.device] is None
+    ]
+
+
+def _placed(row: PlannedRow, machine: Machine) -> PlannedRow:
+    if row.decided is not None:
+        return replace(row, decided=row.outcome(row.decided.status, row.decided.reason))
+    reason = machine.unavailable[row.asked][row.case.device]
+    return row if reason is None else replace(row, decided=row.outcome("unavailable", reason))
 
 
 def order(rows: Sequence[PlannedRow], *, seed: int, interleaved: bool) -> list[PlannedRow]:
@@ -115,9 +150,4 @@ def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence
 
 def _decided(row: PlannedRow, backend: Backend) -> Measurement | None:
     limit = backend.unsupported(row.case, row.form)
-    if limit is not None:
-        return row.outcome("unsupported", str(limit))
-    reason = backend.unavailable(row.case.device)
-    if reason is not None:
-        return row.outcome("unavailable", reason)
-    return None
+    return None if limit is None else row.outcome("unsupported", str(limit))

@@ -123,7 +123,7 @@ class Trend:
 
 
 def read_runs(paths: Sequence[Path | str]) -> list[Side]:
-    """The runs, each once.
+    """The runs, each once; one of several kinds of machine is a run of each.
 
     Raises:
         BadInput: one cannot be read, or there are fewer than two.
@@ -133,7 +133,7 @@ def read_runs(paths: Sequence[Path | str]) -> list[Side]:
         once.setdefault(Path(path).resolve(), path)
     if len(once) < 2:
         raise BadInput(f"trend {' '.join(map(str, once.values()))}: one run is no trend, give two or more")
-    return [read_side(path) for path in once.values()]
+    return [part for path in once.values() for part in read_side(path).of_one_machine]
 
 
 def trend_of(sides: Sequence[Side], *, effect_percent: float = EFFECT_PERCENT) -> list[Trend]:

@@ -27,7 +27,7 @@ ERROR = {"agreement": {"o": Agreement(relative=1e-7, max_abs=1, tolerance=1e-5)}
 
 
 def figure_of(rows, quantity, ceilings=CPU):
-    (found,) = [f for f in plan_figures(rows, ceilings) if f.quantity == quantity]
+    (found,) = [f for f in plan_figures(rows, {"": ceilings}) if f.quantity == quantity]
     return found
 
 
@@ -60,11 +60,11 @@ def test_no_share_without_both_ceilings(row, ceilings):
     one = row(1.0)
     assert roofline_share(one, ceilings) is None
     assert flat_row(one, ceilings)["roofline_share"] is None
-    titles = [column.title for column in all_rows([one], ceilings).columns]
+    titles = [column.title for column in all_rows([one], {"": ceilings}).columns]
     assert "of the roofline" not in titles
-    assert not [f for f in plan_figures([one], ceilings) if f.quantity == "roofline"]
+    assert not [f for f in plan_figures([one], {"": ceilings}) if f.quantity == "roofline"]
     if "cpu" not in ceilings or not ceilings["cpu"].copy_bytes_per_s:
-        assert missing_ceilings([one], ceilings)[0].startswith("a copy")
+        assert missing_ceilings([one], {"": ceilings})[0].startswith("a copy")
 
 
 def test_a_share_of_the_roofline(row):
@@ -78,10 +78,10 @@ def test_a_share_of_the_roofline(row):
     assert flat["roofline_ms"] == pytest.approx(least)
     assert flat["roofline_share"] == share.value
     assert flat["operations_count"] == operations(one.case)
-    table = all_rows([one], CPU)
+    table = all_rows([one], {"": CPU})
     at = [column.title for column in table.columns].index("of the roofline")
     assert table.rows[0][1][at].text == "25%"
-    assert missing_ceilings([one], CPU) == []
+    assert missing_ceilings([one], {"": CPU}) == []
 
 
 def test_a_gpu_is_judged_by_the_device_clock_alone(row, on_gpu):
@@ -110,7 +110,7 @@ def test_the_roofline_has_all_sizes_of_a_context(row):
     assert "a copy of 50 GB/s, and a product of two matrices in float32 of 200 GFLOP/s" in found.caption
     for words in (">copy<", ">product<", ">Rate (GFLOP/s)<"):
         assert words in svg(found)
-    lines = list(csv.DictReader(io.StringIO(figure_csv(found, CPU))))
+    lines = list(csv.DictReader(io.StringIO(figure_csv(found, {"": CPU}))))
     assert [float(one["roofline_share"]) for one in lines] == pytest.approx(
         [roofline_share(p.row, CPU).value for s in found.panels[0].series for p in s.points]
     )

@@ -204,7 +204,7 @@ def test_a_run_has_the_ceilings_of_its_machine(tmp_path: Path, mtbench: Mtbench)
     what = "--attention softmax --form right --seq-len 16 --heads 1 --head-dim 4"
     done = mtbench("run", "--backend", FAULTY, *what.split(), "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    found = Run.load(tmp_path / "run").ceilings["cpu"]
+    found = Run.load(tmp_path / "run").ceilings[""]["cpu"]
     assert found.copy_bytes_per_s is not None
     assert found.matmul("float32") is not None
     assert "of the roofline" in (tmp_path / "run" / "report.html").read_text()
