@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,14 @@ def run_sweep(
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise BadInput(f"{option} {value}: must be a finite number above 0")
+    limit = None if memory_limit_gib is None else int(Fraction(memory_limit_gib) * 2**30)
     executor = executor or new_executor("local")
     settings = executor.settle(
         Settings(
             sampling=workload.sampling,
             threads=threads,
             timeout_s=timeout_s or workload.timeout_s,
-            memory_limit_bytes=int(memory_limit_gib * 2**30) if memory_limit_gib else None,
+            memory_limit_bytes=limit,
             launches=launches,
             interleaved=interleaved,
             seed=rows[0].case.seed,
