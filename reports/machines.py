@@ -11,7 +11,7 @@ from itertools import groupby
 
 from mtbench.results import Measurement, Run
 
-from .format import clean
+from .format import clean, count
 from .header import mapping, sequence, words_of
 from .medians import Entry, entry
 from .settings import Clock, Context, Names, Shape, clocks
@@ -87,13 +87,18 @@ def kinds(run: Run) -> list[Kind]:
         )
         kind = Kind(
             name=clean(name, NAME_LENGTH),
-            words=tuple(clean(word, 120) for word in words_of(part)),
+            words=(*(clean(word, 120) for word in words_of(part)), *_threads(part)),
             nodes=len(nodes),
             statuses=counts,
             lacks=tuple((f"{backend}{_of(nodes, backend)}", why) for backend, why in lacks),
         )
         found.append(kind)
     return found
+
+
+def _threads(run: Run) -> list[str]:
+    threads = mapping(run.header.get("environment")).get("threads")
+    return [count(threads, "CPU thread")] if isinstance(threads, int) else []
 
 
 def _of(nodes: Sequence[object], backend: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtbench.results import SCHEMA_VERSION, Measurement, Run
-from tests.conftest import Mtbench, started_with
+from tests.conftest import Mtbench
 
 FAULTY = Path(__file__).parents[1] / "known" / "faulty.py"
 
@@ -105,40 +105,6 @@ def test_the_header_tells_how_it_was_made(run: tuple[int, Run]) -> None:
     for key in ("cpu", "memory_bytes", "python", "packages", "threads"):
         assert header["environment"][key], key
     assert json.loads((run[1].folder / "run.json").read_text())["schema"] == SCHEMA_VERSION
-
-
-def test_ctrl_c_keeps_what_was_measured_and_writes_the_report(tmp_path: Path) -> None:
-    import os
-    import signal
-    import subprocess
-    import time
-
-    folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [
-            # A shell starts what it puts in the background with SIGINT ignored, tests too.
-            *started_with("signal.signal(signal.SIGINT, signal.default_int_handler)"),
-            *("run", "--backend", str(FAULTY), "--attention", "softmax"),
-            *("--form", "right,hangs", "--seq-len", "16,32", "--heads", "1", "--head-dim", "4"),
-            *("--out", str(folder)),
-        ],
-        env={**os.environ, "PYTHONPATH": str(FAULTY.parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = folder / "measurements.jsonl"
-    deadline = time.monotonic() + 60
-    while not (lines.exists() and lines.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)  # it is hanging now
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert [row.form for row in Run.load(folder)] == ["right"]
-    assert Run.load(folder).header["outcome"] == "interrupted"
-    assert "interrupted: 1 ok" in output
-    assert (folder / "report.html").exists()
 
 
 def test_nothing_outlives_a_killed_runner(tmp_path: Path) -> None:
