@@ -95,7 +95,7 @@ class Executor(Protocol):
         """Get ready. What workers print goes to that folder."""
 
     def measure(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Measurement]]:
-        """Measure each once, and give each as it is done.
+        """Measure each once, and give each as it is done; one that is decided, as it was decided.
 
         Raises:
             Unfinished: after the last that could be measured.

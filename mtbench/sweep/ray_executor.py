@@ -116,6 +116,8 @@ class RayExecutor:
 
     def measure(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Measurement]]:
         """One device after another: no row on a CPU is measured while the node's GPUs are at work."""
+        yield from ((step, step.row.decided) for step in steps if step.row.decided)
+        steps = [step for step in steps if not step.row.decided]
         missing: list[str] = []
         for device in DEVICES:
             these = [step for step in steps if step.row.case.device == device]

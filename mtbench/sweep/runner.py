@@ -99,8 +99,6 @@ class SweepRunner:
             before = self._folder.rows.get(row.id)
             if before is not None and self._done(row, launch):  # a launch of this very run settled it
                 self._progress.done(index, row, before)
-            elif row.decided:
-                self._keep(index, row, row.decided)
             else:
                 left.append(self._step(index, row))
         for step, measurement in self._executor.measure(left):
