@@ -19,7 +19,7 @@ from mtbench.training import command
 from mtbench.training.command import Outcome, resume_training
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import Trained, TrainingRun
-from tests.conftest import ROOT, Mtbench
+from tests.conftest import ROOT, Mtbench, started_with
 from tests.training.synthetic import made_run, written
 
 pytestmark = pytest.mark.torch
@@ -50,9 +50,11 @@ def learnt_here(trained: Trained, folder: Path) -> list[tuple[Any, ...]]:
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The command, in a process that a test may do something to."""
+    """The command, in a process that a test may do something to. It heeds Ctrl-C, which a shell's jobs in the
+    background are started to ignore."""
+    heeding = started_with("signal.signal(signal.SIGINT, signal.default_int_handler)")
     return subprocess.Popen(
-        [sys.executable, "-m", "mtbench", *words],
+        [*heeding, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
