@@ -7,14 +7,14 @@ import triton.language as tl
 from .launch import Launch
 from .maps import both, feature_map, first_row, operand, product, row_sum, rows_before
 from .plan import Plan
-from .states import key_value_states
+from .states import States, key_value_states
 
-__all__ = ["attention"]
+__all__ = ["attention", "output"]
 
 
-@triton.jit(do_not_specialize=["n", "segment", "slots"])
+@triton.jit(do_not_specialize=["n", "segment"])
 def apply(
-    q, o, den, s_in, z_in, n, segment, slots, gain, eps,
+    q, o, den, s_in, z_in, n, segment, gain, eps,
     KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
     BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -22,7 +22,7 @@ def apply(
     whole sequence, already weighted by position, and z. `KEEP` stores the denominator for the backward.
 
     Tiling: one program a (batch, head, block of BV values) and segment; it holds the state, transposed,
-    [BV, BD], over blocks of BT queries. The state lies in the first of the `slots` that a (batch, head) has.
+    [BV, BD], over blocks of BT queries.
     Traffic: q and o once, n (head_dim NV + value_dim) itemsize bytes a (batch, head); the state, 4 BD BV
     bytes, once a segment and mostly from the L2; `KEEP`, 4 n bytes.
     """
@@ -37,9 +37,8 @@ def apply(
     q_tile = t[:, None] * D + d[None, :]  # [BT, BD]
     o += head * DV
     o_tile = t[:, None] * DV + e[None, :]  # [BT, BV]
-    slot = pair * slots
-    state = operand(tl.load(s_in + slot * (NV * BV * BD) + e[:, None] * BD + d[None, :]), DOT)  # [BV, BD]
-    z = operand(first_row(tl.load(z_in + slot * BD + d), 16), DOT)  # a dot takes no fewer columns
+    state = operand(tl.load(s_in + pair * (NV * BV * BD) + e[:, None] * BD + d[None, :]), DOT)  # [BV, BD]
+    z = operand(first_row(tl.load(z_in + pair * BD + d), 16), DOT)  # a dot takes no fewer columns
     length = tl.minimum(segment, n - first)
     for start in range(0, length, BT):
         real = rows_before(t, length - start, WHOLE)
@@ -62,18 +61,23 @@ def attention(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Non-causal attention of contiguous [batch, heads, n, dim] tensors, and with `keep` what `gradients`
     wants."""
+    of_all = key_value_states(plan, launch, k, v)
+    o, den = output(plan, launch, q, of_all, keep=keep)
+    return o, (den, *of_all) if keep else ()
+
+
+def output(
+    plan: Plan, launch: Launch, q: torch.Tensor, of_all: States, *, keep: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output, given the state of all keys in one slot, and with `keep` the denominators."""
     case, cut = plan.case, plan.queries
-    o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
-    den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
-    whole = key_value_states(plan, launch, k, v)
+    o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=q.dtype, device=q.device)
+    den = torch.empty(o.shape[:3], dtype=torch.float32, device=q.device) if keep else None
     launch(
         apply,
         (case.batch * case.heads * plan.tiles.value_blocks, cut.segments),
-        (
-            *(q, o, den, whole.s, whole.z),
-            *(cut.length, cut.segment, plan.keys.segments, plan.gain, case.spec.eps),
-        ),
+        (q, o, den, of_all.s, of_all.z, cut.length, cut.segment, plan.gain, case.spec.eps),
         {"KEEP": keep, **plan.constants},
         plan.tiles,
     )
-    return o, (den, *whole) if keep else ()
+    return o, den

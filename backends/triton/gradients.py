@@ -33,7 +33,7 @@ from .plan import Cut, Plan
 from .states import States, gradient_states
 from .tiles import Tiles
 
-__all__ = ["gradients"]
+__all__ = ["gradients", "of_keys_and_values", "of_queries"]
 
 
 @triton.jit(do_not_specialize=["n", "heads", "segment", "slots", "last"])
@@ -319,41 +319,73 @@ def gradients(
     z: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """dq, dk and dv of contiguous [batch, heads, n, dim] tensors, from what the forward kept."""
-    case = plan.case
-    dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, den))
-
-    def run(
-        kernel: triton.JITFunction,
-        tensors: tuple[torch.Tensor, ...],
-        states: States,
-        slots: int,
-        cut: Cut,
-        tiles: Tiles,
-        **flags: bool,
-    ) -> None:
-        over = plan.decay(tiles.rows)
-        blocks = tiles.head_blocks * tiles.value_blocks
-        launch(
-            kernel,
-            (case.batch * case.heads * blocks, cut.segments),
-            (
-                *(*tensors, den, delta, plan.lengths, *states, plan.u, plan.b, plan.last),
-                *(cut.length, case.heads, cut.segment, slots),
-                *(case.spec.beta, over.carry, over.keep, plan.gain),
-            ),
-            plan.gradient_constants(cut, tiles) | flags,
-            tiles,
-        )
-
-    queries, keys = plan.queries, plan.keys
-    dq_tiles, *dk_dv_tiles = plan.gradient_tiles
-    run(
-        query_gradients, (q, k, v, o, do, dq), States(s, p, z), keys.segments, queries, dq_tiles
-    )  # fmt: skip
+    dq, delta = of_queries(plan, launch, q, k, v, o, do, den, States(s, p, z))
     after = gradient_states(plan, launch, q, do, den, delta)
-    for tiles in dk_dv_tiles:
-        run(
-            key_value_gradients, (q, k, v, do, dk, dv), after, queries.segments, keys, tiles,
+    return dq, *of_keys_and_values(plan, launch, q, k, v, do, den, delta, after)
+
+
+def of_queries(
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    o: torch.Tensor,
+    do: torch.Tensor,
+    den: torch.Tensor,
+    before: States,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """dq and delta, from the states that the forward had."""
+    dq, delta = torch.empty_like(q), torch.empty_like(den)
+    tiles = plan.gradient_tiles[0]
+    _run(
+        query_gradients, plan, launch, (q, k, v, o, do, dq, den, delta), before, plan.queries, tiles
+    )  # fmt: skip
+    return dq, delta
+
+
+def of_keys_and_values(
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    do: torch.Tensor,
+    den: torch.Tensor,
+    delta: torch.Tensor,
+    after: States,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """dk and dv, from the sums over the queries after each segment."""
+    dk, dv = torch.empty_like(k), torch.empty_like(v)
+    for tiles in plan.gradient_tiles[1:]:
+        _run(
+            key_value_gradients, plan, launch, (q, k, v, do, dk, dv, den, delta), after, plan.keys, tiles,
             KEYS=tiles.value_blocks == 1, VALUES=tiles.head_blocks == 1,
         )  # fmt: skip
-    return dq, dk, dv
+    return dk, dv
+
+
+def _run(
+    kernel: triton.JITFunction,
+    plan: Plan,
+    launch: Launch,
+    tensors: tuple[torch.Tensor, ...],
+    states: States,
+    cut: Cut,
+    tiles: Tiles,
+    **flags: bool,
+) -> None:
+    case, over = plan.case, plan.decay(tiles.rows)
+    blocks = tiles.head_blocks * tiles.value_blocks
+    slots = 1 if states.s is None else states.s.shape[1]
+    launch(
+        kernel,
+        (case.batch * case.heads * blocks, cut.segments),
+        (
+            *(*tensors, plan.lengths, *states, plan.u, plan.b, plan.last),
+            *(cut.length, case.heads, cut.segment, slots),
+            *(case.spec.beta, over.carry, over.keep, plan.gain),
+        ),
+        plan.gradient_constants(cut, tiles) | {"SEGMENTED": states.s is not None} | flags,
+        tiles,
+    )

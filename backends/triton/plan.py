@@ -13,7 +13,7 @@ from mtbench.spec import Case
 from .tables import Decay, decay, weights
 from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_gradient_tiles, softmax_tiles
 
-__all__ = ["MOST", "Cut", "Plan", "make_plan"]
+__all__ = ["GRAIN", "MOST", "Cut", "Plan", "make_plan"]
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 CARD = 132
@@ -123,7 +123,6 @@ class Plan:
             "MOMENTUM": self.u is not None,
             "FORGETS": self.forgets(tiles),
             "CAUSAL": causal,
-            "SEGMENTED": self.queries.segments > 1 or not causal,
             "D": self.case.head_dim,
             "DV": self.case.value_dim,
             "BD": tiles.head_dim,
@@ -155,6 +154,7 @@ def make_plan(
     tiles: Tiles | None = None,
     gradient_tiles: tuple[Tiles, ...] | None = None,
     segments: int | None = None,
+    reach: int = 0,
 ) -> Plan:
     """The plan of a case.
 
@@ -166,6 +166,7 @@ def make_plan(
         tiles: those of the forward's kernels, where others than the ones chosen for it are tried.
         gradient_tiles: the same of the backward's.
         segments: the same of how many parts the sequence has at most.
+        reach: positions of the sequence that it is a part of, where it is one.
     """
     lengths = None
     if case.lengths is not None:
@@ -187,7 +188,7 @@ def make_plan(
     spec = case.spec
     u = b = None
     if spec.kind == "momentum":
-        u, b = weights(spec.beta, max(case.seq_len, case.kv_len, tiles.rows), device)
+        u, b = weights(spec.beta, max(case.seq_len, case.kv_len, tiles.rows, reach), device)
     return Plan(
         case=case,
         tiles=tiles,

@@ -7,9 +7,9 @@ import triton.language as tl
 from .launch import Launch
 from .maps import both, feature_map, first_row, groups_sum, operand, product, real_keys, row_sum, rows_before
 from .plan import Plan
-from .states import key_value_states
+from .states import States, key_value_states
 
-__all__ = ["attention"]
+__all__ = ["attention", "output"]
 
 
 @triton.jit
@@ -151,10 +151,25 @@ def attention(
     plan: Plan, launch: Launch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keep: bool = False
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Causal attention of contiguous [batch, heads, n, dim] tensors; with `keep` what `gradients` wants."""
+    before = key_value_states(plan, launch, k, v)
+    o, den = output(plan, launch, q, k, v, before, keep=keep)
+    return o, (den, *before) if keep else ()
+
+
+def output(
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    before: States,
+    *,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output, given the state before each segment, and with `keep` the denominators."""
     case, spec, cut = plan.case, plan.case.spec, plan.queries
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
-    before = key_value_states(plan, launch, k, v)
     over = plan.decay(plan.tiles.rows)
     launch(
         scan,
@@ -167,10 +182,10 @@ def attention(
         {
             "MOMENTUM": plan.u is not None,
             "FORGETS": plan.forgets(plan.tiles),
-            "SEGMENTED": cut.segments > 1,
+            "SEGMENTED": before.s is not None,
             "KEEP": keep,
             **plan.constants,
         },
         plan.tiles,
     )
-    return o, (den, *before) if keep else ()
+    return o, den

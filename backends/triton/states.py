@@ -1,5 +1,6 @@
 """The states of linear and momentum attention at the borders of a sequence's segments."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from .maps import both, feature_map, groups_sum, operand, product, real_keys, ro
 from .plan import Cut, Plan
 from .tiles import Tiles
 
-__all__ = ["States", "gradient_states", "key_value_states"]
+__all__ = ["States", "between", "gradient_states", "key_value_states", "segment_states", "whole"]
 
 
 @triton.jit
@@ -95,7 +96,7 @@ def states(
         delta += head
     left = real_keys(lengths, pair, heads, n) - first
     length = tl.minimum(segment, left)
-    end = left if TO_END else segment
+    end = left if TO_END else tl.minimum(segment, n - first)
     S = tl.full([BV, BD], 0.0, tl.float32)
     P = tl.full([BV, BD], 0.0, tl.float32)
     Z = tl.full([GROUPS, BD], 0.0, tl.float32)
@@ -135,13 +136,15 @@ def row_of(x, row, AT_ONCE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["segments"])
 def combine(
-    s, p, z, segments, carry, keep,
-    MOMENTUM: tl.constexpr, BACK: tl.constexpr, TOTAL: tl.constexpr, SIZE: tl.constexpr, BD: tl.constexpr,
-    BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
+    s, p, z, s_first, p_first, z_first, s_whole, p_whole, z_whole, segments, carry, keep, last_carry,
+    last_keep, MOMENTUM: tl.constexpr, BACK: tl.constexpr, TOTAL: tl.constexpr, SIZE: tl.constexpr,
+    BD: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """Puts the segments' states together, in place: each becomes that of all segments before it (`BACK`:
-    after it), by ``S <- S + c(L) P + S';  P <- beta^L P + P';  z <- z + z'`` for segments of L positions.
-    With `TOTAL` the first becomes the sum of all.
+    after it), by ``S <- S + c(L) P + S';  P <- beta^L P + P';  z <- z + z'`` for segments of L positions, of
+    which the last may have fewer. What comes before them all (`BACK`: after them) is in `s_first`, `p_first`
+    and `z_first`, or nothing. With `TOTAL` they stay as they are, and their sum goes to `s_whole`, `p_whole`
+    and `z_whole`.
 
     Tiling: one program a (batch, head) and BLOCK elements of S and P, and as many programs as z has blocks;
     the states of AT_ONCE segments are loaded together, since what takes the time is waiting for them.
@@ -152,25 +155,33 @@ def combine(
     if block < states_blocks:
         at = block * BLOCK + tl.arange(0, BLOCK)
         combined(
-            s + pair * segments * SIZE, p + pair * segments * SIZE if MOMENTUM else p, at, segments, carry,
-            keep, SIZE, MOMENTUM, BACK, TOTAL, BLOCK, AT_ONCE,
+            s + pair * segments * SIZE, p + pair * segments * SIZE if MOMENTUM else p, s_first, p_first,
+            s_whole, p_whole, pair, at, segments, carry, keep, last_carry, last_keep, SIZE, MOMENTUM, BACK,
+            TOTAL, BLOCK, AT_ONCE,
         )  # fmt: skip
     else:
         at = (block - states_blocks) * BLOCK + tl.arange(0, BLOCK)
         combined(
-            z + pair * segments * BD, p, at, segments, carry, keep, BD, False, BACK, TOTAL, BLOCK, AT_ONCE
-        )
+            z + pair * segments * BD, p, z_first, None, z_whole, None, pair, at, segments, carry, keep,
+            last_carry, last_keep, BD, False, BACK, TOTAL, BLOCK, AT_ONCE,
+        )  # fmt: skip
 
 
 @triton.jit
 def combined(
-    s, p, at, segments, carry, keep, SIZE: tl.constexpr, MOMENTUM: tl.constexpr, BACK: tl.constexpr,
-    TOTAL: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
+    s, p, s_first, p_first, s_whole, p_whole, pair, at, segments, carry, keep, last_carry, last_keep,
+    SIZE: tl.constexpr, MOMENTUM: tl.constexpr, BACK: tl.constexpr, TOTAL: tl.constexpr, BLOCK: tl.constexpr,
+    AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     """See `combine`: the elements `at` of sums of SIZE."""
     filled = segments if TOTAL else segments - 1
     S = tl.full([BLOCK], 0.0, tl.float32)
     P = tl.full([BLOCK], 0.0, tl.float32)
+    own = pair * SIZE + at
+    if s_first is not None:
+        S += tl.load(s_first + own, mask=at < SIZE, other=0.0)
+        if MOMENTUM:
+            P += tl.load(p_first + own, mask=at < SIZE, other=0.0)
     rows = tl.arange(0, AT_ONCE)[:, None]
     for start in range(0, segments, AT_ONCE):
         index = start + rows
@@ -186,15 +197,20 @@ def combined(
             before = tl.where(rows == row, S[None, :], before)
             if MOMENTUM:
                 swings_before = tl.where(rows == row, P[None, :], swings_before)
-                S += carry * P
-                P = keep * P + row_of(swings, row, AT_ONCE)
+                at_last = start + row == (0 if BACK else segments - 1)
+                past = start + row >= segments
+                S += tl.where(past, 0.0, tl.where(at_last, last_carry, carry)) * P
+                P = tl.where(past, 1.0, tl.where(at_last, last_keep, keep)) * P
+                P += row_of(swings, row, AT_ONCE)
             S += row_of(sums, row, AT_ONCE)
         if not TOTAL:
             tl.store(s + place, before, mask=there)
             if MOMENTUM:
                 tl.store(p + place, swings_before, mask=there)
     if TOTAL:
-        tl.store(s + at, S, mask=at < SIZE)
+        tl.store(s_whole + own, S, mask=at < SIZE)
+        if MOMENTUM:
+            tl.store(p_whole + own, P, mask=at < SIZE)
 
 
 COMBINED = 512
@@ -213,72 +229,129 @@ class States(NamedTuple):
     z: torch.Tensor | None
     """[pairs, segments, head_dim]"""
 
+    @staticmethod
+    def shape(plan: Plan) -> tuple[int, int]:
+        """That of one S: value_dim and head_dim, padded."""
+        return plan.tiles.value_blocks * plan.tiles.value_dim, plan.tiles.head_dim
+
+    @classmethod
+    def empty(cls, plan: Plan, slots: tuple[int, int], device: torch.device, *, swings: bool) -> "States":
+        """Of (pairs, segments), not filled; `swings` is whether there is a P."""
+        rows, columns = cls.shape(plan)
+
+        def new(*dims: int) -> torch.Tensor:
+            return torch.empty((*slots, *dims), dtype=torch.float32, device=device)
+
+        return cls(new(rows, columns), new(rows, columns) if swings else None, new(columns))
+
 
 NO_STATES = States(None, None, None)
 """Of a causal sequence in one segment."""
 
 
 def key_value_states(plan: Plan, launch: Launch, k: torch.Tensor, v: torch.Tensor) -> States:
-    """Causal: what lies before each segment, in its slot. Else the whole sequence's, in slot 0."""
-    return _states(plan, launch, plan.keys, k, v, None, None, back=False)
+    """Causal: what lies before each segment, in its slot. Else the whole sequence's, in the only slot."""
+    if plan.case.spec.causal and plan.keys.segments == 1:
+        return NO_STATES
+    own = segment_states(plan, launch, plan.keys, k, v, to_end=not plan.case.spec.causal, skipped=1)
+    return _between_or_whole(plan, launch, plan.keys, own, back=False)
 
 
 def gradient_states(
     plan: Plan, launch: Launch, q: torch.Tensor, do: torch.Tensor, den: torch.Tensor, delta: torch.Tensor
 ) -> States:
-    """Causal: the sums over the queries after each segment, in its slot. Else over all, in slot 0."""
-    return _states(plan, launch, plan.queries, q, do, den, delta, back=True)
+    """Causal: the sums over the queries after each segment, in its slot. Else over all, in the only slot."""
+    if plan.case.spec.causal and plan.queries.segments == 1:
+        return NO_STATES
+    own = segment_states(plan, launch, plan.queries, q, do, den, delta, skipped=1)
+    return _between_or_whole(plan, launch, plan.queries, own, back=True)
 
 
-def _states(
+def _between_or_whole(plan: Plan, launch: Launch, cut: Cut, own: States, *, back: bool) -> States:
+    if plan.case.spec.causal:
+        return between(plan, launch, cut, own, None, back=back)
+    return own if cut.segments == 1 else whole(plan, launch, cut, own, back=back)
+
+
+def segment_states(
     plan: Plan,
     launch: Launch,
     cut: Cut,
     x: torch.Tensor,
     y: torch.Tensor,
-    den: torch.Tensor | None,
-    delta: torch.Tensor | None,
+    den: torch.Tensor | None = None,
+    delta: torch.Tensor | None = None,
     *,
-    back: bool,
+    to_end: bool = False,
+    skipped: int = 0,
 ) -> States:
-    case, tiles, segments = plan.case, plan.tiles, cut.segments
+    """Each segment's own sums, in its slot: of k and v, or of q and do with the `den` and `delta` of a pass
+    back in time.
+
+    Args:
+        plan: of the case.
+        launch: what is done with the kernel.
+        cut: how the sequence is cut.
+        x, y: k and v, or q and do.
+        den, delta: of the queries.
+        to_end: whether weights are those at the end of the sequence (eq 14), not of the segment.
+        skipped: 1 where nobody wants those of the last segment, or back in time of the first: causal alone.
+    """
+    case, tiles, back = plan.case, plan.tiles, den is not None
     causal = case.spec.causal
-    if causal and segments == 1:
-        return NO_STATES
     # Without a causal mask a key's weight depends on its own position alone (eq 14), not on the query's.
     momentum = case.spec.kind == "momentum" and (causal or not back)
-    pairs = case.batch * case.heads
-    shape = (pairs, segments, tiles.value_blocks * tiles.value_dim, tiles.head_dim)
-    s = torch.empty(shape, dtype=torch.float32, device=x.device)
-    p = torch.empty(shape, dtype=torch.float32, device=x.device) if momentum and causal else None
-    z = torch.empty((pairs, segments, tiles.head_dim), dtype=torch.float32, device=x.device)
-    skip = int(causal and back)  # nobody goes on from the last segment, nor back from the first
+    own = States.empty(plan, (case.batch * case.heads, cut.segments), x.device, swings=momentum and not to_end)
+    skipped *= causal
     launch(
         states,
-        (pairs * tiles.value_blocks, segments - causal),
+        (case.batch * case.heads * tiles.value_blocks, cut.segments - skipped),
         (
-            *(x, y, den, delta, None if back else plan.lengths, s, p, z, plan.u, plan.b, plan.last),
-            *(cut.length, case.heads, cut.segment, segments, skip, plan.gain),
+            *(x, y, den, delta, None if back else plan.lengths, *own, plan.u, plan.b, plan.last),
+            *(cut.length, case.heads, cut.segment, cut.segments, skipped * back, plan.gain),
         ),
-        {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": not causal}
+        {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": to_end}
         | plan.constants
         | {"WHOLE": plan.whole(cut, tiles)},
         tiles,
     )
-    if segments > 1:
-        size = shape[2] * shape[3]
-        block = min(COMBINED, size)
-        blocks = size // block + -(-tiles.head_dim // block)
-        over = plan.decay(cut.segment)
-        launch(
-            combine,
-            (pairs, blocks),
-            (s, p, z, segments, over.carry, over.keep),
-            {"MOMENTUM": p is not None, "BACK": back, "TOTAL": not causal}
-            | {"SIZE": size, "BD": tiles.head_dim, "BLOCK": block, "AT_ONCE": AT_ONCE},
-            SMALL,
-        )
-    return States(s, p, z)
+    return own
+
+
+def between(
+    plan: Plan, launch: Launch, cut: Cut, own: States, first: States | None, *, back: bool
+) -> States:
+    """The states before each segment (`back`: after it), in the place of its own; `first`, of one slot, is
+    before them all (`back`: after them)."""
+    _combine(plan, launch, cut, own, first or NO_STATES, NO_STATES, back=back)
+    return own
+
+
+def whole(
+    plan: Plan, launch: Launch, cut: Cut, own: States, into: States | None = None, *, back: bool
+) -> States:
+    """The state of all segments together, in one slot; their own stay as they are."""
+    assert own.s is not None  # noqa: S101  (they were made)
+    if into is None:
+        into = States.empty(plan, (own.s.shape[0], 1), own.s.device, swings=own.p is not None)
+    _combine(plan, launch, cut, own, NO_STATES, into, back=back)
+    return into
+
+
+def _combine(
+    plan: Plan, launch: Launch, cut: Cut, own: States, first: States, into: States, *, back: bool
+) -> None:
+    size = math.prod(States.shape(plan))
+    block = min(COMBINED, size)
+    over, last = plan.decay(cut.segment), plan.decay(cut.length - (cut.segments - 1) * cut.segment)
+    launch(
+        combine,
+        (plan.case.batch * plan.case.heads, size // block + -(-plan.tiles.head_dim // block)),
+        (*own, *first, *into, cut.segments, over.carry, over.keep, last.carry, last.keep),
+        {"MOMENTUM": own.p is not None, "BACK": back, "TOTAL": into.s is not None}
+        | {"SIZE": size, "BD": plan.tiles.head_dim, "BLOCK": block, "AT_ONCE": AT_ONCE},
+        SMALL,
+    )
 
 
 SMALL = Tiles(rows=0, keys=0, head_dim=0, value_dim=0, value_blocks=1, warps=4, stages=1)
