@@ -101,7 +101,7 @@ class Case:
     [batch, kv_heads, kv_len, value_dim] and the output is [batch, heads, seq_len, value_dim].
 
     Raises:
-        BadInput: a size below 1, an unknown dtype, device or mode, a kv_len other than seq_len when
+        BadInput: a size below 1, more devices than positions, an unknown dtype, device or mode, a kv_len other than seq_len when
             causal, lengths that do not fit, or kv_heads that does not divide heads.
 
     >>> Case(seq_len=7).kv_len
@@ -125,12 +125,14 @@ class Case:
     device: Device = "cpu"
     mode: Mode = "forward"
     seed: int = 0
+    world_size: int = 1
+    """Devices that the sequence is split over."""
 
     def __post_init__(self) -> None:
         for name, source in _FOLLOWS.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(self, source))
-        for name in ("batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "kv_heads"):
+        for name in ("batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "kv_heads", "world_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise BadInput(f"{name} = {value} must be a whole number of at least 1")
@@ -143,6 +145,10 @@ class Case:
             raise BadInput(
                 f"kv_len = {self.kv_len} differs from seq_len = {self.seq_len}, "
                 "which only non-causal attention can have"
+            )
+        if self.world_size > self.seq_len:
+            raise BadInput(
+                f"world_size = {self.world_size} is more than seq_len = {self.seq_len}: a device has a position"
             )
         if self.heads % self.kv_heads:
             raise BadInput(f"kv_heads = {self.kv_heads} does not divide heads = {self.heads}")
@@ -188,6 +194,8 @@ class Case:
         if self.lengths is not None:
             parts.append("len" + "_".join(map(str, self.lengths)))
         parts.append(f"seed{self.seed}")
+        if self.world_size > 1:
+            parts.append(f"on{self.world_size}")
         return "-".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

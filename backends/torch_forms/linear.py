@@ -136,6 +136,24 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     """
     if not case.spec.causal:
         return _full(case, wrap)
+    walk = walked(case, wrap)
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return walk(q, k, v, no_state(k, v))
+
+    return run
+
+
+def no_state(k: torch.Tensor, v: torch.Tensor) -> State:
+    """The state before the first position."""
+    s = k.new_zeros((*k.shape[:2], k.shape[3], v.shape[3]), dtype=torch.float32)
+    return s, s, s.new_zeros((*k.shape[:2], k.shape[3]))
+
+
+def walked(
+    case: Case, wrap: Wrap
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, State], torch.Tensor]:
+    """Causal attention of positions that have a state before them, a segment of chunks at a time."""
     size, most = CHUNK[case.device], SEGMENT[case.device]
     device = torch.device(case.device)
     real = key_is_real(case, device)
@@ -143,10 +161,8 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     sizes = [chunks * length for chunks, length in segments]
     run_segment = {shape: wrap(_Segment(case, *shape, device)) for shape in set(segments)}
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        b, h, _, d = k.shape
-        s = p = k.new_zeros((b, h, d, v.shape[3]), dtype=torch.float32)
-        z = k.new_zeros((b, h, d), dtype=torch.float32)
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, before: State) -> torch.Tensor:
+        s, p, z = before
         # split once: a slice taken in the loop would send back a gradient as long as the whole sequence.
         cut = [x.split(sizes, 2) for x in (q, k, v)]
         heres = [None] * len(sizes) if real is None else real.split(sizes, 2)
@@ -155,6 +171,46 @@ def chunked(case: Case, wrap: Wrap) -> Function:
             o, s, p, z = run_segment[shape](q_t, k_t, v_t, s, p, z, here)
             parts.append(o)
         return torch.cat(parts, 2)
+
+    return run
+
+
+def summed(case: Case) -> Callable[[torch.Tensor, torch.Tensor], State]:
+    """The state that positions leave by themselves, S and P in units of gamma / (1 - beta)::
+
+        S = sum_j u(n-j) phi(k_j) v_j^T;  P = sum_j beta^(n-j) phi(k_j) v_j^T;  z = sum_j phi(k_j)
+
+    A key so far back that beta^(n-j) no longer counts in float32 adds nothing to P, and is not multiplied
+    for it."""
+    spec, device = case.spec, torch.device(case.device)
+    distance = case.seq_len - 1 - torch.arange(case.seq_len)
+    weight = u(spec, distance).float().to(device)[:, None]  # [N, 1]
+    fade = decay(spec, distance)
+    near = int((fade < torch.finfo(torch.float32).smallest_normal).sum())
+    fade = fade[near:].float().to(device)[:, None]
+
+    def run(k: torch.Tensor, v: torch.Tensor) -> State:
+        fk, values = phi(_operand(k)), _operand(v)
+        dtype, z = fk.dtype, fk.sum(2, dtype=torch.float32)
+        if spec.kind == "linear":
+            s = (fk.mT @ values).float()
+            return s, torch.zeros_like(s), z
+        s = ((fk * weight.to(dtype)).mT @ values).float()
+        p = ((fk[:, :, near:] * fade.to(dtype)).mT @ values[:, :, near:]).float()
+        return s, p, z
+
+    return run
+
+
+def applied(case: Case) -> Callable[[torch.Tensor, State], torch.Tensor]:
+    """Attention without a causal mask, given the state of all keys (eq 8 and 14)."""
+    spec, scale = case.spec, factor(case.spec)
+
+    def run(q: torch.Tensor, state: State) -> torch.Tensor:
+        s, _, z = state
+        fq = phi(_operand(q))
+        normaliser = fq.float() @ z[..., None] + spec.eps
+        return ((fq @ s.to(fq.dtype)).float() * scale / normaliser).to(q.dtype)
 
     return run
 

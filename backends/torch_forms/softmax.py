@@ -56,7 +56,7 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     padding = None if real is None else ~real.mT  # [B, 1, 1, M]
     n = torch.arange(size, device=device)
     above_diagonal = n[:, None] < n[None, :]
-    step = wrap(_online_step)
+    step = wrap(online_step)
 
     def one_query_block(start: int, qb: torch.Tensor, *keys_and_values: torch.Tensor) -> torch.Tensor:
         count = len(keys_and_values) // 2
@@ -107,7 +107,7 @@ class _Recomputed(torch.autograd.Function):
         return None, *torch.autograd.grad(output, inputs, gradients)
 
 
-def _online_step(
+def online_step(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,

@@ -67,11 +67,19 @@ def attention(
 
 
 def output(
-    plan: Plan, launch: Launch, q: torch.Tensor, of_all: States, *, keep: bool
+    plan: Plan,
+    launch: Launch,
+    q: torch.Tensor,
+    of_all: States,
+    *,
+    keep: bool,
+    o: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The output, given the state of all keys in one slot, and with `keep` the denominators."""
+    """The output, in `o` where that is given, from the state of all keys in one slot; with `keep` also the
+    denominators."""
     case, cut = plan.case, plan.queries
-    o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=q.dtype, device=q.device)
+    if o is None:
+        o = q.new_empty((case.batch, case.heads, case.seq_len, case.value_dim))
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=q.device) if keep else None
     launch(
         apply,

@@ -334,9 +334,11 @@ def of_queries(
     do: torch.Tensor,
     den: torch.Tensor,
     before: States,
+    dq: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """dq and delta, from the states that the forward had."""
-    dq, delta = torch.empty_like(q), torch.empty_like(den)
+    """dq, in the tensor given where one is, and delta, from the states that the forward had."""
+    dq = torch.empty_like(q) if dq is None else dq
+    delta = torch.empty_like(den)
     tiles = plan.gradient_tiles[0]
     _run(
         query_gradients, plan, launch, (q, k, v, o, do, dq, den, delta), before, plan.queries, tiles
@@ -354,9 +356,10 @@ def of_keys_and_values(
     den: torch.Tensor,
     delta: torch.Tensor,
     after: States,
+    into: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """dk and dv, from the sums over the queries after each segment."""
-    dk, dv = torch.empty_like(k), torch.empty_like(v)
+    """dk and dv, in the tensors given where they are, from the sums over the queries after each segment."""
+    dk, dv = into or (torch.empty_like(k), torch.empty_like(v))
     for tiles in plan.gradient_tiles[1:]:
         _run(
             key_value_gradients, plan, launch, (q, k, v, do, dk, dv, den, delta), after, plan.keys, tiles,

@@ -165,10 +165,13 @@ def output(
     before: States,
     *,
     keep: bool,
+    o: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The output, given the state before each segment, and with `keep` the denominators."""
+    """The output, in `o` where that is given, from the state before each segment; with `keep` also the
+    denominators."""
     case, spec, cut = plan.case, plan.case.spec, plan.queries
-    o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
+    if o is None:
+        o = v.new_empty((case.batch, case.heads, case.seq_len, case.value_dim))
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
     over = plan.decay(plan.tiles.rows)
     launch(

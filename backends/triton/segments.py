@@ -88,17 +88,9 @@ class Segment:
             self._behind = dataclasses.replace(self.plan, lengths=to_end)
 
     @property
-    def size(self) -> int:
-        """Numbers of a state."""
-        rows, columns = States.shape(self.plan)
-        return self._pairs * (rows * columns * (2 if self._momentum else 1) + columns)
-
-    @property
-    def size_back(self) -> int:
-        """Numbers of a state that goes back; without a causal mask it has no Q."""
-        rows, columns = States.shape(self.plan)
-        momentum = self._momentum and self._causal
-        return self._pairs * (rows * columns * (2 if momentum else 1) + columns)
+    def sum_size(self) -> int:
+        """Numbers of S, and of P, in a flat state: padded as the tiles are."""
+        return self._pairs * math.prod(States.shape(self.plan))
 
     def sums(self, k: torch.Tensor, v: torch.Tensor) -> States:
         """Those of each of the part's own segments; k and v are contiguous [batch, heads, n, dim]."""
@@ -106,37 +98,49 @@ class Segment:
 
     def state(self, own: States) -> torch.Tensor:
         """What the part hands on, from its `sums`, which stay as they are."""
-        return self._state(own, self.size, back=False)
+        return self._state(own, back=False)
 
     def output(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, own: States, first: torch.Tensor | None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        own: States,
+        first: torch.Tensor | None,
+        o: torch.Tensor | None = None,
     ) -> Kept:
-        """The part's output. `first` is the state before it, None where nothing is; without a causal mask it
-        is the whole sequence's, at its end. Causal: `own` is used up."""
+        """The part's output, in `o` where that is given. `first` is the state before it, None where nothing
+        is; without a causal mask it is the whole sequence's, at its end. Causal: `own` is used up."""
         keep = self.plan.case.mode == "forward_backward"
         given = None if first is None else self.views(first)
         if not self._causal:
             assert given is not None  # noqa: S101  (the contract)
-            o, den = full.output(self.plan, self._launch, q, given, keep=keep)
+            o, den = full.output(self.plan, self._launch, q, given, keep=keep, o=o)
             before = given
         else:
             before = between(self.plan, self._launch, self.plan.keys, own, given, back=False)
-            o, den = scan.output(self.plan, self._launch, q, k, v, before, keep=keep)
+            o, den = scan.output(self.plan, self._launch, q, k, v, before, keep=keep, o=o)
         return Kept(o, o if den is None else den, before)
 
     def query_gradients(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor, kept: Kept
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        do: torch.Tensor,
+        kept: Kept,
+        dq: torch.Tensor | None = None,
     ) -> Adjoint:
-        """dq, and the sums over the part's queries."""
+        """dq, in the tensor given where one is, and the sums over the part's queries."""
         dq, delta = gradients.of_queries(
-            self.plan, self._launch, q, k, v, kept.o, do, kept.den, kept.before
+            self.plan, self._launch, q, k, v, kept.o, do, kept.den, kept.before, dq
         )
         own = segment_states(self.plan, self._launch, self.plan.queries, q, do, kept.den, delta)
         return Adjoint(dq, delta, own)
 
     def state_back(self, adjoint: Adjoint) -> torch.Tensor:
         """What the part hands on to those before it; without a causal mask, to all."""
-        return self._state(adjoint.own, self.size_back, back=True)
+        return self._state(adjoint.own, back=True)
 
     def key_value_gradients(
         self,
@@ -147,8 +151,9 @@ class Segment:
         kept: Kept,
         adjoint: Adjoint,
         last: torch.Tensor | None,
+        into: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """dk and dv. `last` is the sums over the queries after the part, None where there are none; without a
+        """dk and dv, in the tensors given where they are. `last` is the sums over the queries after the part, None where there are none; without a
         causal mask those over all."""
         given = None if last is None else self.views(last)
         if self._causal:
@@ -157,22 +162,24 @@ class Segment:
             assert given is not None  # noqa: S101  (the contract)
             after = given
         return gradients.of_keys_and_values(
-            self._behind, self._launch, q, k, v, do, kept.den, adjoint.delta, after
+            self._behind, self._launch, q, k, v, do, kept.den, adjoint.delta, after, into
         )
 
     def views(self, flat: torch.Tensor) -> States:
         """S, P and z of a flat state, in one slot."""
         rows, columns = States.shape(self.plan)
-        lead = (self._pairs, 1)
-        shapes = [(*lead, rows, columns), (*lead, rows, columns), (*lead, columns)]
-        if flat.numel() < sum(map(math.prod, shapes)):
-            shapes = shapes[1:]
-        cut = flat.split([math.prod(shape) for shape in shapes])
-        parts = [part.view(shape) for part, shape in zip(cut, shapes, strict=True)]
-        return States(parts[0], parts[1] if len(parts) == 3 else None, parts[-1])
+        lead, size = (self._pairs, 1), self.sum_size
+        s, p, z = flat[:size], flat[size : -self._pairs * columns], flat[-self._pairs * columns :]
+        return States(
+            s.view(*lead, rows, columns),
+            p.view(*lead, rows, columns) if p.numel() else None,
+            z.view(*lead, columns),
+        )
 
-    def _state(self, own: States, size: int, *, back: bool) -> torch.Tensor:
-        flat = torch.empty(size, dtype=torch.float32, device=own.z.device if own.z is not None else None)
+    def _state(self, own: States, *, back: bool) -> torch.Tensor:
+        assert own.z is not None  # noqa: S101  (`sums` and `query_gradients` make them)
+        numbers = self.sum_size * (1 if own.p is None else 2) + self._pairs * own.z.shape[-1]
+        flat = own.z.new_empty(numbers)
         cut = self.plan.queries if back else self.plan.keys
         whole(self.plan, self._launch, cut, own, self.views(flat), back=back)
         return flat
@@ -184,7 +191,3 @@ class Segment:
     @property
     def _causal(self) -> bool:
         return self.plan.case.spec.causal
-
-    @property
-    def _momentum(self) -> bool:
-        return self.plan.case.spec.kind == "momentum"

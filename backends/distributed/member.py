@@ -1,0 +1,143 @@
+"""One rank of `torch-distributed`: its part of the arrays, a call, and what the call sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mtbench.inputs import Array, Inputs
+from mtbench.spec import Case
+
+from .exchange import Exchange
+from .places import Place, evenly, pieces_of
+from .ring import Ring
+from .scan import GROUPS, Scan
+
+__all__ = ["TorchMember", "join", "pieces"]
+
+GRAIN = {"fused": 128, "chunked": 1}
+"""Of a rank's positions: what comes back from behind must meet the Triton kernels at a chunk's end."""
+
+
+def join(device: str, rank: int, ranks: int, rendezvous: str) -> None:
+    """Become one of a process group: NCCL on GPUs, one a rank, gloo on a CPU. It lasts as long as the
+    process."""
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+        # Multicast takes the host's switch for itself, which others may share; nothing here needs it.
+        os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    else:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        init_method=f"file://{rendezvous}",
+        rank=rank,
+        world_size=ranks,
+        device_id=torch.device("cuda", rank) if device == "cuda" else None,
+    )
+
+
+def pieces(case: Case, form: str, lengths: tuple[int, ...] | None = None) -> list[tuple[tuple[int, int], ...]]:
+    """The positions of every rank. A causal softmax's are two pieces, so that the ranks have as much to do.
+
+    Args:
+        case: of the whole sequence.
+        form: ``fused`` or ``chunked``.
+        lengths: of the ranks' parts, where they are not to be even.
+    """
+    ranks = case.world_size
+    if case.spec.kind == "softmax" and case.spec.causal and lengths is None:
+        return [pieces_of(case.seq_len, ranks, rank) for rank in range(ranks)]
+    lengths = lengths or evenly(case.seq_len, ranks, 1 if case.spec.kind == "softmax" else GRAIN[form])
+    return [(Place(rank, lengths).piece,) for rank in range(ranks)]
+
+
+class TorchMember:
+    """See `mtbench.ranks.member.Member`. The process has joined.
+
+    Args:
+        case: the whole sequence's.
+        form: ``fused`` or ``chunked``.
+        lengths: of the ranks' parts; None: as even as they can be.
+        groups, segments: see `Scan`.
+    """
+
+    layout = "bhnd"
+
+    def __init__(
+        self,
+        case: Case,
+        form: str,
+        *,
+        lengths: tuple[int, ...] | None = None,
+        groups: int = GROUPS,
+        segments: int | None = None,
+    ) -> None:
+        self._case, self._exchange = case, Exchange(case.device)
+        every = pieces(case, form, lengths)
+        self.pieces = every[self._exchange.rank]
+        self._side: Ring | Scan
+        if case.spec.kind == "softmax":
+            self._side = Ring(case, every, self._exchange, form)
+            self.config: Mapping[str, Any] = {"algorithm": "ring", "local": form}
+        else:
+            whole = tuple(last - first for ((first, last),) in every)
+            place = Place(self._exchange.rank, whole)
+            self._side = Scan(case, place, self._exchange, form, groups=groups, segments=segments)
+            self.config = {"algorithm": "states", "local": form, "groups": groups}
+        self._inputs: dict[str, list[torch.Tensor]] = {}
+
+    def load(self, inputs: Inputs) -> None:
+        """See `Member.load`."""
+        from mtbench.frameworks.torch import to_tensor
+
+        self._inputs = {}  # the last case's go before these come
+        for name in ("q", "k", "v", "do"):
+            array: Array | None = getattr(inputs, name)
+            if array is not None:
+                self._inputs[name] = [
+                    to_tensor(array[:, :, first:last], self._case.device) for first, last in self.pieces
+                ]
+
+    def __call__(self) -> dict[str, list[torch.Tensor]]:
+        side, given = self._side, self._inputs
+        with torch.no_grad():
+            if isinstance(side, Ring):
+                rows, kept = side.forward(given["q"], given["k"], given["v"])
+                names = {"o": list(rows)}
+                if self._case.mode == "forward_backward":
+                    found = side.backward(kept, given["do"])
+                    names |= {name: list(x) for name, x in zip(("dq", "dk", "dv"), found, strict=True)}
+                return names
+            o, kept = side.forward(*(given[name][0] for name in ("q", "k", "v")))
+            names = {"o": [o]}
+            if self._case.mode == "forward_backward":
+                grads = side.backward(kept, given["do"][0])
+                names |= {name: [x] for name, x in zip(("dq", "dk", "dv"), grads, strict=True)}
+            return names
+
+    def wait(self, result: Any) -> None:
+        """See `Member.wait`."""
+        if self._case.device == "cuda":
+            torch.cuda.synchronize()
+
+    def outputs(self, result: dict[str, list[torch.Tensor]]) -> dict[str, list[Array]]:
+        """See `Member.outputs`."""
+        from mtbench.frameworks.torch import to_numpy
+
+        return {name: [to_numpy(x) for x in parts] for name, parts in result.items()}
+
+    def barrier(self) -> None:
+        """See `Member.barrier`."""
+        self._exchange.barrier()
+
+    def metered(self) -> tuple[int, float]:
+        """See `Member.metered`."""
+        self.barrier()
+        self._exchange.meter()
+        self.wait(self())
+        return self._exchange.sent_bytes, self._exchange.exposed_ms()

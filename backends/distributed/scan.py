@@ -1,0 +1,96 @@
+"""Linear and momentum attention over ranks: a state from each, in one collective, whatever the length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+
+from mtbench.spec import Case
+
+from .exchange import Exchange, Pending
+from .parts import ChunkedPart, FusedPart, Part
+from .places import Place, evenly
+
+__all__ = ["GROUPS", "Scan"]
+
+GROUPS = 2
+"""Groups of (batch, head) pairs, each with a collective of its own: while one group's states are under way the
+next group's are summed, and the last ones' under the first group's output. No group's work is done twice."""
+
+
+class Scan:
+    """One rank's side of a case.
+
+    On a card a rank adds up its segments' states anyway before it computes its output; what the split adds is
+    the state of the last of them, and the sum of all. So the state comes first, which is a third of the
+    traffic, and nothing has to be corrected when the others' come.
+
+    Args:
+        case: the whole sequence's.
+        place: the rank's part of it.
+        exchange: its end of the line.
+        form: ``fused`` (Triton kernels) or ``chunked`` (PyTorch).
+        groups: see `GROUPS`.
+        segments: see `Segment`, for tests.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        place: Place,
+        exchange: Exchange,
+        form: str,
+        *,
+        groups: int = GROUPS,
+        segments: int | None = None,
+    ) -> None:
+        pairs = case.batch * case.heads
+        cut = evenly(pairs, min(groups, pairs))
+        local = {"batch": 1, "seq_len": place.lengths[place.rank], "world_size": 1}
+        self._case, self._exchange = case, exchange
+        self._cut = list(pairwise([0, *accumulate(cut)]))
+        parts: dict[int, Part] = {}
+        for count in set(cut):
+            own = case.replace(**local, heads=count)
+            parts[count] = (
+                FusedPart(own, place, segments=segments) if form == "fused" else ChunkedPart(own, place)
+            )
+        self._parts = [parts[count] for count in cut]
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The output of the rank's positions, contiguous [batch, heads, n, dim], and what `backward` wants."""
+        o = v.new_empty((*q.shape[:3], v.shape[3]))
+        q, k, v, into = self._grouped(q), self._grouped(k), self._grouped(v), self._grouped(o)  # type: ignore[assignment]
+        started = [self._started(*part.state(*kv)) for part, *kv in zip(self._parts, k, v, strict=True)]
+        kept = [
+            part.output(work, *qkv, pending.wait(), out)
+            for part, (work, pending), out, *qkv in zip(self._parts, started, into, q, k, v, strict=True)
+        ]
+        return o, (q, k, v, kept)
+
+    def backward(self, kept: Any, do: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """dq, dk and dv, shaped as q, k and v."""
+        q, k, v, works = kept
+        b, h, n = do.shape[:3]
+        grads = [x[0].new_empty((b, h, n, x[0].shape[3])) for x in (q, k, v)]
+        dq, dk, dv = map(self._grouped, grads)
+        dos = self._grouped(do)
+        each = list(zip(self._parts, works, q, k, v, dos, strict=True))
+        started = [
+            self._started(*part.state_back(work, *inputs, out))
+            for (part, work, *inputs), out in zip(each, dq, strict=True)
+        ]
+        for (part, _, *inputs), (work, pending), *into in zip(each, started, dk, dv, strict=True):
+            part.rest(work, *inputs, pending.wait(), (into[0], into[1]))
+        return grads[0], grads[1], grads[2]
+
+    def _started(self, work: Any, state: torch.Tensor) -> tuple[Any, Pending]:
+        return work, self._exchange.gather(state)
+
+    def _grouped(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """[1, pairs of a group, n, dim], each a view."""
+        flat = x.view(1, -1, *x.shape[2:])
+        return [flat[:, first:last] for first, last in self._cut]
