@@ -45,6 +45,7 @@ __all__ = [
     "Limit",
     "Partial",
     "Requirement",
+    "Spread",
     "Unsupported",
     "caveats_of",
     "dims_up_to",
@@ -169,6 +170,23 @@ class Kernel(Protocol):
 
 
 @runtime_checkable
+class Spread(Protocol):
+    """A kernel over several devices, a process each, beside what `Kernel` says: it times itself, as the
+    processes' clocks are not the caller's."""
+
+    def sample_ms(self) -> float:
+        """One call, from when all devices are ready, with the caches of each flushed, to when its own outputs
+        are computed: of the device that takes longest."""
+
+    def peaks(self) -> tuple[list[int | None], str]:
+        """The peak memory of each, and how it was read."""
+
+    def traffic(self) -> tuple[int, float]:
+        """Of a call: the bytes that a device sends, and the milliseconds that its work stands still for what
+        others send; of the device that has most."""
+
+
+@runtime_checkable
 class Applicable(Protocol):
     """A kernel that a model can call. What the adapter of torch builds is one."""
 
@@ -186,7 +204,8 @@ class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
     It may also have ``caveats``, a tuple of `Caveat`, ``partials``, one of `Partial`, and ``interpreted_on``,
-    names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`.
+    names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`. One that takes cases of a
+    world_size above 1 has ``spreads``, true.
     """
 
     name: str
@@ -294,6 +313,11 @@ FORWARD_ONLY = Limit(
 )
 
 
+ONE_DEVICE = Unsupported(
+    kind="notimpl", reason="world_size above 1: it works on one device, and torch-distributed on several"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeclaredBackend(ABC):
     """A backend whose forms, needs and limits are data; a subclass adds `build`."""
@@ -310,6 +334,8 @@ class DeclaredBackend(ABC):
     """Checked in order; the first that applies is the reason."""
     caveats: tuple[Caveat, ...] = ()
     partials: tuple[Partial, ...] = ()
+    spreads: bool = False
+    """Whether it takes cases over several devices."""
 
     def __post_init__(self) -> None:
         for kind in self.form_table:
@@ -333,6 +359,8 @@ class DeclaredBackend(ABC):
         """See `Backend.unsupported`."""
         if form not in self.forms(case.spec.kind):
             return Unsupported(kind="notimpl", reason=f"no {form} form of {case.spec.kind} attention")
+        if case.world_size > 1 and not self.spreads:
+            return ONE_DEVICE
         for limit in self.limits:
             if limit.applies(case, form):
                 return Unsupported(kind=limit.kind, reason=f"{limit.what}: {limit.reason}")

@@ -122,6 +122,10 @@ def run(
     ] = None,
     beta: Annotated[str | None, typer.Option(help="Momentum, in [0, 1). [default: 0.9]")] = None,
     gamma: Annotated[str | None, typer.Option(help="Step size, above 0. [default: 1.0]")] = None,
+    world_size: Annotated[
+        str | None,
+        typer.Option(help="Devices that a sequence is split over: 1,2,4. [default: 1]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the inputs. [default: 0]")] = None,
     out: Annotated[
         Path | None, typer.Option(help="A new folder for the run. [default: mtbench-run-TIME]")
@@ -200,6 +204,7 @@ def run(
         causal=None if causal is None else (causal,),
         beta=floats("--beta", beta),
         gamma=floats("--gamma", gamma),
+        world_size=whole_numbers("--world-size", world_size),
         seed=seed,
     )
     folder = out or Path(f"mtbench-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")

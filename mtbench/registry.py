@@ -19,6 +19,7 @@ __all__ = [
     "BUILTIN_BACKENDS",
     "ENTRY_POINT_GROUP",
     "PEERS",
+    "SPREAD",
     "backend_names",
     "entry_point_module",
     "import_part",
@@ -34,6 +35,7 @@ BUILTIN_BACKENDS = {
     "jax": "backends.jax",
     "jax-pallas": "backends.pallas",
     "native": "backends.native",
+    "torch-distributed": "backends.distributed",
     "sdpa": "backends.peers.sdpa",
     "fla": "backends.peers.fla",
     "flash-attn": "backends.peers.flash_attn",
@@ -42,6 +44,11 @@ BUILTIN_BACKENDS = {
 
 PEERS = frozenset({"sdpa", "fla", "flash-attn"})
 """Those of others' kernels, which a sweep has where they are asked for."""
+
+
+SPREAD = frozenset({"torch-distributed"})
+"""Those over several devices, which a sweep has where they are asked for, or a world_size above 1 is; then it has
+no others."""
 
 
 def import_part(name: str) -> ModuleType:

@@ -35,9 +35,10 @@ __all__ = [
     "run_kind",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2 added launches, what the machine did meanwhile, the seconds of each stage and the static estimate; 3 the
-hardware of each row, and the machines of a run that was measured on several kinds."""
+hardware of each row, and the machines of a run that was measured on several kinds; 4 the world_size, and what
+several devices sent each other."""
 
 Status = Literal["ok", "unsupported", "unavailable", "wrong", "oom", "crash", "timeout", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -103,6 +104,9 @@ class Measurement:
     """How it was read, or why not."""
     static_memory_bytes: int | None = None
     """What the compiler says a call needs (XLA); measured by nobody."""
+    exchange: Mapping[str, Any] = field(default_factory=dict)
+    """Of a case over several devices: ``sent_bytes`` of a call (counted) and ``exposed_ms`` that work stood still
+    for what others sent, each of the device that has most, and every device's ``peak_memory_bytes``."""
     agreement: Mapping[str, Agreement] = field(default_factory=dict)
     """o, and in mode forward_backward dq, dk and dv."""
     compared: str = ""
@@ -210,6 +214,7 @@ class Measurement:
             "scale": spec.scale,
             "feature_map": spec.feature_map,
             "seed": case.seed,
+            "world_size": case.world_size,
             "layout": self.layout,
             "status": self.status,
             "reason": self.reason,
@@ -226,6 +231,7 @@ class Measurement:
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_method": self.memory_method,
             "static_memory_bytes": self.static_memory_bytes,
+            "exchange": dict(self.exchange),
             "relative_error": json_float(self.relative_error),
             "tolerance": self.tolerance,
             "compared": self.compared,
@@ -268,6 +274,7 @@ class Measurement:
                         "mode seed"
                     ).split()
                 },
+                "world_size": row.get("world_size", 1),
             }
         )
 
@@ -285,6 +292,7 @@ class Measurement:
             stage_s=row.get("stage_s", {}),
             compiled=row.get("compiled", {}),
             static_memory_bytes=row.get("static_memory_bytes"),
+            exchange=row.get("exchange", {}),
             agreement={
                 name: Agreement(
                     relative=read_float(a["relative"]),

@@ -41,6 +41,8 @@ class Grid:
     dtype: tuple[str, ...] = ("float32",)
     device: tuple[str, ...] = ("cpu",)
     mode: tuple[str, ...] = ("forward",)
+    world_size: tuple[int, ...] = (1,)
+    """Devices that each sequence is split over."""
     seed: int = 0
     interpreted: bool = True
     """Whether a backend whose kernels the device only interprets has rows of it: they have errors and no
@@ -54,10 +56,10 @@ class Grid:
         """
         axes: tuple[tuple[Any, ...], ...] = (
             *(self.device, self.dtype, self.mode, self.causal, self.batch, self.heads, self.kv_heads),
-            *(self.head_dim, self.value_dim, self.seq_len, self.kv_len),
+            *(self.head_dim, self.value_dim, self.seq_len, self.kv_len, self.world_size),
         )
         for point in itertools.product(*axes):
-            device, dtype, mode, causal, batch, heads, kv_heads, head_dim, value_dim, n, m = point
+            device, dtype, mode, causal, batch, heads, kv_heads, head_dim, value_dim, n, m, world_size = point
             for kind, beta, gamma in itertools.product(self.attention, self.beta, self.gamma):
                 yield Case(
                     spec=AttentionSpec(kind=kind, causal=causal, beta=beta, gamma=gamma),  # type: ignore[arg-type]
@@ -73,6 +75,7 @@ class Grid:
                     device=device,
                     mode=mode,
                     seed=self.seed,
+                    world_size=world_size,
                 )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtbench.backend import Kernel
+from mtbench.backend import Kernel, Spread
 from mtbench.measure.cupti import CuptiError, recorder
 from mtbench.measure.statistics import INTERVAL, TIME_LIMIT, Samples
 
@@ -62,7 +62,9 @@ def warm_up(kernel: Kernel, sampling: Sampling) -> None:
 
 def wall_samples(kernel: Kernel, flush: Callable[[], None], sampling: Sampling) -> tuple[Samples, str]:
     """Host milliseconds of a kernel that is warm, and what ended the sampling: ``interval`` or ``time
-    limit``. Samples start `SPACING_S` apart or more."""
+    limit``. Samples start `SPACING_S` apart or more. A `Spread` takes them itself."""
+    if isinstance(kernel, Spread):
+        return _sample(kernel.sample_ms, sampling)
     due = 0.0
 
     def one() -> float:

@@ -14,7 +14,8 @@ from typing import Any
 from mtbench.backend import Backend
 from mtbench.display import show_progress
 from mtbench.errors import BadInput
-from mtbench.registry import BUILTIN_BACKENDS, PEERS, load_backend
+from mtbench.measure.environment import cpus
+from mtbench.registry import BUILTIN_BACKENDS, PEERS, SPREAD, load_backend
 from mtbench.results import FAILURES, STATUSES
 from mtbench.run_folder import RunFolder
 from mtbench.sweep.executor import Executor, Unfinished, new_executor
@@ -74,9 +75,10 @@ def run_sweep(
 
     Args:
         workload: what to measure.
-        backends: by name or file; None is the workload's, or mtbench's own without its peers.
+        backends: by name or file; None is the workload's, or mtbench's own without its peers: those over
+            several devices where some case has them, else the others.
         folder: a new one.
-        threads: CPU threads of every backend; None is all CPUs.
+        threads: CPU threads of every backend, on each of its devices; None is all CPUs, shared among them.
         timeout_s: the most that one row may take; None is the workload's.
         memory_limit_gib: resident memory of a worker; None is nine tenths of what is free.
         host: whether to record the machine's name.
@@ -89,7 +91,8 @@ def run_sweep(
         BadInput: before anything is written.
         StorageError: a row could not be written; those before it are whole.
     """
-    own = tuple(name for name in BUILTIN_BACKENDS if name not in PEERS)
+    ranks = max(size for grid in workload.grids for size in grid.world_size)
+    own = tuple(name for name in BUILTIN_BACKENDS if name not in PEERS and (name in SPREAD) == (ranks > 1))
     loaded = _load(backends or workload.backends or own)
     rows = plan_rows(workload, loaded)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
@@ -97,6 +100,8 @@ def run_sweep(
             raise BadInput(f"{option} {value}: must be a finite number above 0")
     limit = None if memory_limit_gib is None else int(Fraction(memory_limit_gib) * 2**30)
     executor = executor or new_executor("local")
+    if threads is None and ranks > 1:
+        threads = max(1, cpus() // ranks)  # as many for one device as for each of several
     settings = executor.settle(
         Settings(
             sampling=workload.sampling,

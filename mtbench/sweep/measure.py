@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from mtbench.backend import Backend, Kernel, partial_of
+from mtbench.backend import Backend, Kernel, Spread, partial_of
 from mtbench.frameworks import Framework, PeakMemory
 from mtbench.inputs import NUMPY_DTYPES, Inputs, make_inputs
 from mtbench.measure.agreement import Judge
@@ -19,6 +19,7 @@ from mtbench.measure.cupti import CuptiError, recorder
 from mtbench.measure.machine import Watch, noise_reasons
 from mtbench.results import DOES_LESS, Measurement
 from mtbench.spec import Case
+from mtbench.sweep.child import Ended
 
 __all__ = ["Measurer", "Memory"]
 
@@ -73,6 +74,8 @@ class Measurer:
         stages = _Stages(stage)
         try:
             row = self._measure(row, sampling, stages, memory)
+        except Ended as end:
+            row = replace(row, status=end.status, reason=end.reason)  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001  (whatever a kernel raises is its row's outcome)
             traceback.print_exc()
             status = "oom" if self._framework.is_out_of_memory(error) else "error"
@@ -176,10 +179,24 @@ class Measurer:
 
         stage("memory")
         row = replace(row, static_memory_bytes=self._framework.static_memory(kernel))
+        if isinstance(kernel, Spread):
+            return self._spread(row, kernel, stage)
         if memory == "here":
             peak = self._framework.peak_memory(kernel, self._device)
             row = replace(row, peak_memory_bytes=peak.bytes, memory_method=peak.method)
         return row
+
+    def _spread(self, row: Measurement, kernel: Spread, stage: _Stages) -> Measurement:
+        peaks, method = kernel.peaks()
+        stage("exchange")
+        sent_bytes, exposed_ms = kernel.traffic()
+        most = [peak for peak in peaks if peak is not None]
+        return replace(
+            row,
+            peak_memory_bytes=max(most, default=None),
+            memory_method=method,
+            exchange={"sent_bytes": sent_bytes, "exposed_ms": exposed_ms, "peak_memory_bytes": peaks},
+        )
 
     def _sampled(self, row: Measurement, kernel: Kernel, sampling: Sampling, stage: _Stages) -> Measurement:
         def flush() -> None:
@@ -196,6 +213,8 @@ class Measurer:
         )
         if not gpu:
             return replace(row, device_reason="a CPU has the wall clock alone")
+        if isinstance(kernel, Spread):
+            return replace(row, device_reason="several devices: the wall clock of the slowest alone")
         try:
             recorder()
         except CuptiError as error:  # this machine has no such clock; one that catches nothing is an error
