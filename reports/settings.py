@@ -30,6 +30,8 @@ class Context:
     dtype: Dtype
     mode: Mode
     causal: bool
+    world_size: int = 1
+    """Devices that a sequence is split over."""
 
     @classmethod
     def of(cls, row: Measurement) -> Context:
@@ -41,6 +43,7 @@ class Context:
             dtype=case.dtype,
             mode=case.mode,
             causal=case.spec.causal,
+            world_size=case.world_size,
         )
 
     @property
@@ -49,13 +52,14 @@ class Context:
         return replace(self, hardware="")
 
     @property
-    def key(self) -> tuple[int, int, int, bool, str]:
+    def key(self) -> tuple[int, int, int, bool, int, str]:
         """To sort by: in the order of the spec's own lists, the kinds of machine beside each other."""
         return (
             DEVICES.index(self.device),
             DTYPES.index(self.dtype),
             MODES.index(self.mode),
             not self.causal,
+            self.world_size,
             self.hardware,
         )
 
@@ -64,14 +68,16 @@ class Context:
         """For people: ``cpu, float32, forward, causal``, and ``; on h100`` where there are several kinds of
         machine."""
         mode = self.mode.replace("_", " + ")
-        on = f"; on {clean(self.hardware, 60)}" if self.hardware else ""
+        on = f", {self.world_size} devices" if self.world_size > 1 else ""
+        on += f"; on {clean(self.hardware, 60)}" if self.hardware else ""
         return f"{self.device}, {self.dtype}, {mode}, {'causal' if self.causal else 'not causal'}{on}"
 
     @property
     def slug(self) -> str:
         """For file names."""
         on = f"{_slug(self.hardware)}-" if self.hardware else ""
-        return f"{on}{self.device}-{self.dtype}-{self.mode}-{'causal' if self.causal else 'full'}"
+        spread = f"-on{self.world_size}" if self.world_size > 1 else ""
+        return f"{on}{self.device}-{self.dtype}-{self.mode}-{'causal' if self.causal else 'full'}{spread}"
 
 
 def _slug(name: str) -> str:

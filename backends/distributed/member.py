@@ -99,9 +99,13 @@ class TorchMember:
         for name in ("q", "k", "v", "do"):
             array: Array | None = getattr(inputs, name)
             if array is not None:
-                self._inputs[name] = [
-                    to_tensor(array[:, :, first:last], self._case.device) for first, last in self.pieces
-                ]
+                device = self._case.device
+                self.hold(name, [to_tensor(array[:, :, first:last], device) for first, last in self.pieces])
+
+    def hold(self, name: str, parts: list[torch.Tensor]) -> None:
+        """Take ``q``, ``k``, ``v`` or ``do`` as they are, contiguous [batch, heads, positions, dim], one for each
+        of the rank's pieces."""
+        self._inputs[name] = parts
 
     def __call__(self) -> dict[str, list[torch.Tensor]]:
         side, given = self._side, self._inputs

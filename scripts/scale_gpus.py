@@ -1,0 +1,439 @@
+"""One sequence on one GPU and on several: checked, timed, its bytes counted, and how long it can be.
+
+``python scripts/scale_gpus.py --out FOLDER`` on a machine with two GPUs takes under 400 s: it writes a line of
+``FOLDER/rows.jsonl`` for each figure as it is measured, then ``FOLDER/scaling.json``, and prints a table. What
+does not fit the time is left out, and said. ``--device cpu`` goes through the same at small sizes.
+`scaling_model.py` and `docs/scaling.md` read such a folder.
+
+Every position's numbers are drawn from a seed of its block, so that one device and two have the same sequence;
+of each output some rows are kept, and those of two devices held against those of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtbench import AttentionSpec, Case  # noqa: E402
+from mtbench.inputs import make_inputs  # noqa: E402
+from mtbench.measure.agreement import FLOORS, Judge  # noqa: E402
+from mtbench.measure.environment import environment  # noqa: E402
+from mtbench.registry import import_part  # noqa: E402
+from mtbench.sweep.child import die_with_parent  # noqa: E402
+
+SIZES: dict[str, dict[str, Any]] = {
+    "cuda": {
+        "heads": 16, "head_dim": 64, "dtype": "bfloat16", "form": "fused", "block": 8192, "long": 1 << 20,
+        "softmax": 1 << 17, "lengths": (1 << 16, 1 << 18, 1 << 21, 1 << 22), "softmax_lengths": (1 << 14, 1 << 16),
+        "check": 2048, "calls": 20, "longest_step": 1 << 20, "gathered": (1 << 14, 1 << 17, 1 << 20, 1 << 24),
+        "passed": 1 << 28,
+    },
+    "cpu": {
+        "heads": 2, "head_dim": 16, "dtype": "float32", "form": "chunked", "block": 64, "long": 4096,
+        "softmax": 1024, "lengths": (1024, 8192), "softmax_lengths": (512,), "check": 384, "calls": 5,
+        "longest_step": 0, "gathered": (1 << 10, 1 << 14), "passed": 1 << 20,
+    },
+}  # fmt: skip
+"""By device. Bytes of what is gathered and passed on; a longest_step of 0 looks for no longest sequence."""
+KEPT = 64
+"""Positions of every array that are kept, those beside a rank's border among them."""
+WARM = 3
+
+
+class Ranked:
+    """One rank's side of the measuring."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import torch
+
+        self.torch, self.options, self.sizes = torch, options, SIZES[options.device]
+        self.rank, self.ranks = options.rank, options.ranks
+        member = import_part("backends.distributed.member")
+        self.member_module = member
+        if self.ranks > 1:
+            member.join(options.device, self.rank, self.ranks, options.meet)
+            self.exchange = import_part("backends.distributed.exchange").Exchange(options.device)
+        else:
+            torch.set_num_threads(1 if options.device == "cpu" else torch.get_num_threads())
+        if options.device == "cuda":
+            import_part("backends.triton.launch").enter("cuda")
+
+    def case(self, kind: str, n: int, mode: str, **changed: Any) -> Case:
+        """Causal, of one sequence."""
+        sizes = {name: self.sizes[name] for name in ("heads", "head_dim", "dtype")} | changed
+        spec = AttentionSpec(kind=kind, causal=sizes.pop("causal", True))  # type: ignore[arg-type]
+        return Case(
+            spec=spec, seq_len=n, mode=mode, device=self.options.device, world_size=self.ranks, **sizes
+        )  # type: ignore[arg-type]
+
+    def built(self, case: Case, groups: int | None = None) -> Any:
+        """A member, or the kernel of one device in its clothes."""
+        if self.ranks == 1:
+            return Alone(case, self.sizes["form"])
+        more = {} if groups is None else {"groups": groups}
+        return self.member_module.TorchMember(case, self.sizes["form"], **more)
+
+    def fill(self, member: Any, case: Case) -> None:
+        """Draw what it has of the sequence, on the device."""
+        torch, block = self.torch, self.sizes["block"]
+        names = ("q", "k", "v") + (("do",) if case.mode == "forward_backward" else ())
+        for seed, name in enumerate(names):
+            parts = []
+            for first, last in member.pieces:
+                part = torch.empty(
+                    (1, case.heads, last - first, case.head_dim),
+                    dtype=getattr(torch, case.dtype),
+                    device=case.device,
+                )
+                for at in range(first - first % block, last, block):
+                    generator = torch.Generator(case.device).manual_seed(1_000_003 * seed + at // block)
+                    drawn = torch.randn(
+                        (1, case.heads, block, case.head_dim), generator=generator, device=case.device
+                    )
+                    begin, end = max(at, first), min(at + block, last)
+                    part[:, :, begin - first : end - first] = drawn[:, :, begin - at : end - at]
+                parts.append(part)
+            member.hold(name, parts)
+
+    def together(self, mine: Any) -> list[Any]:
+        """What every rank has."""
+        if self.ranks == 1:
+            return [mine]
+        every: list[Any] = [None] * self.ranks
+        self.torch.distributed.all_gather_object(every, mine)
+        return every
+
+    def barrier(self) -> None:
+        """All are here, and idle."""
+        if self.ranks > 1:
+            self.exchange.barrier()
+        elif self.options.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def timed(self, call: Callable[[], Any], wait: Callable[[Any], None], calls: int) -> list[float]:
+        """Milliseconds of the slowest rank, call by call."""
+        for _ in range(WARM):
+            wait(call())
+        mine = []
+        for _ in range(calls):
+            self.barrier()
+            began = time.perf_counter_ns()
+            wait(call())
+            mine.append((time.perf_counter_ns() - began) / 1e6)
+        return [max(one) for one in zip(*self.together(mine), strict=True)]
+
+    def kept(self, member: Any, result: Any, case: Case, name: str) -> None:
+        """Some rows of each array, in a file of this rank's."""
+        n = case.seq_len
+        borders = [n * part // 4 + side for part in (1, 2, 3) for side in (-1, 0)]
+        drawn = np.random.default_rng(0).integers(0, n, KEPT - len(borders) - 2)
+        positions = np.unique([0, n - 1, *borders, *drawn])
+        found: dict[str, Any] = {}
+        for array, parts in result.items():
+            for (first, last), part in zip(member.pieces, parts, strict=True):
+                mine = positions[(positions >= first) & (positions < last)]
+                rows = part[:, :, self.torch.from_numpy(mine - first).to(part.device)]
+                found[f"{array}-{first}"] = rows.detach().float().cpu().numpy()
+                found[f"{array}-{first}-at"] = mine
+        np.savez(Path(self.options.out) / f"{name}-of{self.ranks}-rank{self.rank}.npz", **found)
+
+    def measured(self, kind: str, n: int, mode: str, groups: int | None = None) -> dict[str, Any]:
+        """Time, bytes, exposed time and peak memory of one case."""
+        torch, case = self.torch, self.case(kind, n, mode)
+        member = self.built(case, groups)
+        self.fill(member, case)
+        result = member()
+        member.wait(result)
+        name = f"{kind}-{mode}-{n}"
+        if groups is None:
+            self.kept(member, result, case, name)
+        del result
+        peak = None
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            member.wait(member())
+            peak = torch.cuda.max_memory_allocated() - before
+        calls = self.sizes["calls"] if n <= self.sizes["long"] else max(5, self.sizes["calls"] // 4)
+        samples = self.timed(member, member.wait, calls)
+        metered = [member.metered() for _ in range(3)] if self.ranks > 1 else [(0, 0.0)]
+        every = self.together({"peak": peak, "sent": metered[0][0], "exposed": median(ms for _, ms in metered)})
+        return {
+            "what": "time", "kind": kind, "mode": mode, "seq_len": n, "ranks": self.ranks, "groups": groups,
+            "ms": samples, "median_ms": median(samples), "tokens_per_s": n / median(samples) * 1e3,
+            "sent_bytes": max(one["sent"] for one in every), "exposed_ms": max(one["exposed"] for one in every),
+            "peak_bytes": [one["peak"] for one in every],
+        }  # fmt: skip
+
+    def checked(self, kind: str, causal: bool) -> dict[str, Any]:
+        """Against the float64 oracle, gradients included, a length that is not even."""
+        case = self.case(kind, self.sizes["check"] - 37, "forward_backward", heads=2, causal=causal)
+        member = self.built(case)
+        inputs = make_inputs(case)
+        member.load(inputs)
+        every = self.together((member.pieces, member.outputs(member())))
+        row: dict[str, Any] = {"what": "agreement", "kind": kind, "causal": causal, "ranks": self.ranks}
+        if self.rank == 0:
+            whole = {}
+            for name in ("o", "dq", "dk", "dv"):
+                whole[name] = np.zeros((1, 2, case.seq_len, case.head_dim), every[0][1][name][0].dtype)
+                for pieces, outputs in every:
+                    for (first, last), part in zip(pieces, outputs[name], strict=True):
+                        whole[name][:, :, first:last] = part
+            found = Judge(case, inputs).agreement(self.sizes["form"], whole)
+            row["relative"] = {name: one.relative for name, one in found.items()}
+            row["passes"] = all(one.passes for one in found.values())
+        return row
+
+    def gathered(self, numbers: int) -> dict[str, Any]:
+        """An all-gather of so many bytes from each."""
+        torch = self.torch
+        mine = torch.zeros(numbers // 4, dtype=torch.float32, device=self.options.device)
+        samples = self.timed(lambda: self.exchange.gather(mine).wait(), self._idle, 30)
+        return {"what": "gather", "bytes": numbers, "ranks": self.ranks, "median_ms": median(samples)}
+
+    def passed(self, numbers: int) -> dict[str, Any]:
+        """So many bytes from each to the next."""
+        torch = self.torch
+        mine, theirs = (torch.zeros(numbers // 4, device=self.options.device) for _ in range(2))
+        samples = self.timed(lambda: self.exchange.pass_on([mine], [theirs]).wait(), self._idle, 10)
+        return {"what": "pass", "bytes": numbers, "ranks": self.ranks, "median_ms": median(samples)}
+
+    def _idle(self, result: Any) -> None:
+        if self.options.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def longest(self, mode: str, deadline: float) -> dict[str, Any]:
+        """The longest momentum attention that fits, in steps; all ranks go on, or none."""
+        torch, step = self.torch, self.sizes["longest_step"]
+        fits, ms, tried = 0, None, []
+        n = 4 * step * self.ranks
+        while time.time() < deadline:
+            tried.append(n)
+            seconds = self._fitting(n, mode)
+            ok = all(one is not None for one in self.together(seconds))
+            torch.cuda.empty_cache()
+            if not ok:
+                break
+            fits, ms = n, max(self.together(seconds)) * 1e3
+            n += step * self.ranks // 2
+        return {
+            "what": "longest", "kind": "momentum", "mode": mode, "ranks": self.ranks, "seq_len": fits,
+            "first_call_ms": ms, "tried": tried,
+        }  # fmt: skip
+
+    def _fitting(self, n: int, mode: str) -> float | None:
+        """Seconds of a call of that length, or None where memory does not hold it. What the call needs is
+        had first, so that no rank waits for one that has failed."""
+        torch, case = self.torch, self.case("momentum", n, mode)
+        room: Any = None
+        try:
+            member = self.built(case)
+            lengths = sum(last - first for first, last in member.pieces)
+            shape = (1, case.heads, lengths, case.head_dim)
+            names = ("q", "k", "v") + (("do",) if mode == "forward_backward" else ())
+            for name in names:
+                part = torch.empty(shape, dtype=getattr(torch, case.dtype), device=case.device)
+                member.hold(name, [part.normal_()])
+            outputs = 4 if mode == "forward_backward" else 1
+            room = [torch.empty(shape, dtype=getattr(torch, case.dtype), device=case.device) for _ in range(outputs)]
+            room.append(torch.empty((256 << 20) + 8 * shape[1] * shape[2], dtype=torch.int8, device=case.device))
+            fits = True
+        except torch.OutOfMemoryError:
+            fits = False
+        room = None
+        torch.cuda.empty_cache()
+        if not all(self.together(fits)):
+            return None
+        try:
+            began = time.perf_counter()
+            member.wait(member())
+            return time.perf_counter() - began
+        except torch.OutOfMemoryError:
+            return None
+
+    def tasks(self, deadline: float) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+        """In the order of what matters most."""
+        sizes, modes = self.sizes, ("forward", "forward_backward")
+        if self.ranks > 1:
+            for kind, causal in itertools.product(("momentum", "linear", "softmax"), (True, False)):
+                yield f"check {kind}", lambda k=kind, c=causal: self.checked(k, c)
+        for kind, mode in itertools.product(("momentum", "linear"), modes):
+            yield f"{kind} {mode}", lambda k=kind, m=mode: self.measured(k, sizes["long"], m)
+        for mode in modes:
+            yield f"softmax {mode}", lambda m=mode: self.measured("softmax", sizes["softmax"], m)
+        if self.ranks > 1:
+            for mode in modes:
+                yield f"one group {mode}", lambda m=mode: self.measured("momentum", sizes["long"], m, 1)
+            for numbers in sizes["gathered"]:
+                yield "gather", lambda b=numbers: self.gathered(b)
+            yield "pass", lambda: self.passed(sizes["passed"])
+        for n in sizes["softmax_lengths"]:
+            yield f"softmax {n}", lambda m=n: self.measured("softmax", m, "forward")
+        for n in sizes["lengths"]:
+            yield f"momentum {n}", lambda m=n: self.measured("momentum", m, "forward")
+            yield f"linear {n}", lambda m=n: self.measured("linear", m, "forward")
+        if sizes["longest_step"]:
+            for mode in modes:
+                yield f"longest {mode}", lambda m=mode: self.longest(m, deadline)
+
+    def run(self, deadline: float) -> None:
+        """All tasks until the deadline; rank 0 writes."""
+        for name, task in self.tasks(deadline):
+            late = self.together(time.time() > deadline)
+            row = {"what": "left out", "task": name, "ranks": self.ranks} if any(late) else task()
+            if self.options.device == "cuda":
+                self.torch.cuda.empty_cache()
+            if self.rank == 0:
+                with (Path(self.options.out) / "rows.jsonl").open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(name, {k: v for k, v in row.items() if k not in ("what", "ms", "kind", "mode")}, flush=True)
+
+
+class Alone:
+    """One device's own kernel, as a rank: no state is summed for others, and nothing is sent."""
+
+    def __init__(self, case: Case, form: str) -> None:
+        self.case, self.pieces = case, ((0, case.seq_len),)
+        self._given: dict[str, Any] = {}
+        self._kernel = import_part("backends.distributed").BACKEND.build(case, form)
+
+    def hold(self, name: str, parts: list[Any]) -> None:
+        """As `TorchMember.hold`."""
+        self._given[name] = parts[0].requires_grad_(self.case.mode == "forward_backward" and name != "do")
+        if len(self._given) == (4 if self.case.mode == "forward_backward" else 3):
+            self._kernel.give(*(self._given[x] for x in ("q", "k", "v")), self._given.get("do"))
+
+    def __call__(self) -> dict[str, list[Any]]:
+        return {name: [x] for name, x in zip(("o", "dq", "dk", "dv"), self._kernel(), strict=False)}
+
+    def wait(self, result: Any) -> None:
+        """Until it is computed."""
+        self._kernel.wait(result)
+
+
+def differences(folder: Path, ranks: int) -> list[dict[str, Any]]:
+    """The kept rows of several devices against those of one: what the split changes."""
+    found = []
+    for file in sorted(folder.glob("*-of1-rank0.npz")):
+        name = file.name.removesuffix("-of1-rank0.npz")
+        alone, others = dict(np.load(file)), [
+            dict(np.load(other)) for other in sorted(folder.glob(f"{name}-of{ranks}-rank*.npz"))
+        ]
+        if not others:
+            continue
+        row: dict[str, Any] = {"what": "difference", "name": name, "ranks": ranks, "relative": {}}
+        for array in ("o", "dq", "dk", "dv"):
+            if f"{array}-0" not in alone:
+                continue
+            pieces = [(o[f"{key}-at"], o[key]) for o in others for key in o if key.startswith(f"{array}-") and not key.endswith("-at")]
+            at = np.concatenate([positions for positions, _ in pieces])
+            rows = np.concatenate([part for _, part in pieces], 2)[:, :, np.argsort(at)]
+            truth = alone[f"{array}-0"].astype(np.float64)
+            assert np.array_equal(np.sort(at), alone[f"{array}-0-at"])
+            row["relative"][array] = float(np.linalg.norm(rows - truth) / np.linalg.norm(truth))
+        found.append(row)
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """What a reader wants first."""
+    times = [row for row in rows if row["what"] == "time"]
+    alone = {(r["kind"], r["mode"], r["seq_len"]): r["median_ms"] for r in times if r["ranks"] == 1}
+    print(f"{'':10}{'':18}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}{'sent KiB':>10}{'exposed':>9}")
+    for r in times:
+        one = alone.get((r["kind"], r["mode"], r["seq_len"]))
+        faster = f"{one / r['median_ms']:.2f}" if one and r["ranks"] > 1 else ""
+        print(
+            f"{r['kind']:10}{r['mode']:18}{r['seq_len']:>9}{r['groups'] or '':>7}{r['ranks']:>6}"
+            f"{r['median_ms']:>10.3f}{faster:>9}{r['sent_bytes'] / 1024:>10.1f}{r['exposed_ms']:>9.3f}"
+        )
+    for row in rows:
+        if row["what"] not in ("time",):
+            print({k: v for k, v in row.items() if k != "tried"})
+
+
+def main() -> None:
+    """One device, then several; a process each, ended where they take too long."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, help="A folder for what is measured.")
+    parser.add_argument("--device", default="cuda", choices=sorted(SIZES))
+    parser.add_argument("--devices", type=int, default=2, help="How many, beside one.")
+    parser.add_argument("--limit", type=float, default=380.0, help="Seconds for all of it.")
+    for hidden in ("--rank", "--ranks"):
+        parser.add_argument(hidden, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--meet", help=argparse.SUPPRESS)
+    parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank is not None:
+        die_with_parent()
+        Ranked(options).run(options.deadline)
+        return
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in ("rows.jsonl", *(path.name for path in folder.glob("*.npz"))):
+        (folder / old).unlink(missing_ok=True)
+    began = time.time()
+    failed = []
+    for ranks, share in ((1, 0.4), (options.devices, 0.95)):
+        deadline = began + share * options.limit
+        with tempfile.TemporaryDirectory() as meet:
+            words = ["--out", options.out, "--device", options.device, "--ranks", str(ranks)]
+            words += ["--meet", f"{meet}/meet", "--deadline", str(deadline)]
+            started = [
+                subprocess.Popen([sys.executable, __file__, *words, "--rank", str(rank)], env=os.environ)
+                for rank in range(ranks)
+            ]
+            # A task that has begun is let finish; one that hangs is not waited for.
+            late = deadline + 0.05 * options.limit
+            while any(process.poll() is None for process in started) and time.time() < late:
+                if any(process.poll() for process in started):
+                    break
+                time.sleep(0.1)
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            codes = [process.returncode for process in started]
+            if any(codes):
+                failed.append({"what": "failed", "ranks": ranks, "exit_codes": codes})
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()] + failed
+    rows += differences(folder, options.devices)
+    for file in folder.glob("*.npz"):
+        file.unlink()
+    code = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT)
+    found = {
+        "commit": code.stdout.strip() or None,
+        "device": options.device,
+        "sizes": SIZES[options.device],
+        "environment": environment(threads=1, host=False),
+        "seconds": time.time() - began,
+        "rows": rows,
+    }
+    (folder / "scaling.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
+    table(rows)
+    floor = FLOORS[SIZES[options.device]["dtype"]]
+    wrong = [r for r in rows if r["what"] == "agreement" and not r["passes"]]
+    wrong += [r for r in rows if r["what"] == "difference" and not all(x <= floor for x in r["relative"].values())]
+    print(f"{time.time() - began:.0f} s; wrong: {wrong or 'none'}; failed: {failed or 'none'}")
+    sys.exit(1 if wrong or failed else 0)
+
+
+if __name__ == "__main__":
+    main()
