@@ -132,7 +132,16 @@ class Case:
         for name, source in _FOLLOWS.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(self, source))
-        for name in ("batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "kv_heads", "world_size"):
+        for name in (
+            "batch",
+            "heads",
+            "seq_len",
+            "kv_len",
+            "head_dim",
+            "value_dim",
+            "kv_heads",
+            "world_size",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise BadInput(f"{name} = {value} must be a whole number of at least 1")

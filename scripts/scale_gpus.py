@@ -173,7 +173,9 @@ class Ranked:
         calls = self.sizes["calls"] if n <= self.sizes["long"] else max(5, self.sizes["calls"] // 4)
         samples = self.timed(member, member.wait, calls)
         metered = [member.metered() for _ in range(3)] if self.ranks > 1 else [(0, 0.0)]
-        every = self.together({"peak": peak, "sent": metered[0][0], "exposed": median(ms for _, ms in metered)})
+        every = self.together(
+            {"peak": peak, "sent": metered[0][0], "exposed": median(ms for _, ms in metered)}
+        )
         return {
             "what": "time", "kind": kind, "mode": mode, "seq_len": n, "ranks": self.ranks, "groups": groups,
             "ms": samples, "median_ms": median(samples), "tokens_per_s": n / median(samples) * 1e3,
@@ -252,8 +254,13 @@ class Ranked:
                 part = torch.empty(shape, dtype=getattr(torch, case.dtype), device=case.device)
                 member.hold(name, [part.normal_()])
             outputs = 4 if mode == "forward_backward" else 1
-            room = [torch.empty(shape, dtype=getattr(torch, case.dtype), device=case.device) for _ in range(outputs)]
-            room.append(torch.empty((256 << 20) + 8 * shape[1] * shape[2], dtype=torch.int8, device=case.device))
+            room = [
+                torch.empty(shape, dtype=getattr(torch, case.dtype), device=case.device)
+                for _ in range(outputs)
+            ]
+            room.append(
+                torch.empty((256 << 20) + 8 * shape[1] * shape[2], dtype=torch.int8, device=case.device)
+            )
             fits = True
         except torch.OutOfMemoryError:
             fits = False
@@ -303,7 +310,11 @@ class Ranked:
             if self.rank == 0:
                 with (Path(self.options.out) / "rows.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                print(name, {k: v for k, v in row.items() if k not in ("what", "ms", "kind", "mode")}, flush=True)
+                print(
+                    name,
+                    {k: v for k, v in row.items() if k not in ("what", "ms", "kind", "mode")},
+                    flush=True,
+                )
 
 
 class Alone:
@@ -333,16 +344,22 @@ def differences(folder: Path, ranks: int) -> list[dict[str, Any]]:
     found = []
     for file in sorted(folder.glob("*-of1-rank0.npz")):
         name = file.name.removesuffix("-of1-rank0.npz")
-        alone, others = dict(np.load(file)), [
-            dict(np.load(other)) for other in sorted(folder.glob(f"{name}-of{ranks}-rank*.npz"))
-        ]
+        alone, others = (
+            dict(np.load(file)),
+            [dict(np.load(other)) for other in sorted(folder.glob(f"{name}-of{ranks}-rank*.npz"))],
+        )
         if not others:
             continue
         row: dict[str, Any] = {"what": "difference", "name": name, "ranks": ranks, "relative": {}}
         for array in ("o", "dq", "dk", "dv"):
             if f"{array}-0" not in alone:
                 continue
-            pieces = [(o[f"{key}-at"], o[key]) for o in others for key in o if key.startswith(f"{array}-") and not key.endswith("-at")]
+            pieces = [
+                (o[f"{key}-at"], o[key])
+                for o in others
+                for key in o
+                if key.startswith(f"{array}-") and not key.endswith("-at")
+            ]
             at = np.concatenate([positions for positions, _ in pieces])
             rows = np.concatenate([part for _, part in pieces], 2)[:, :, np.argsort(at)]
             truth = alone[f"{array}-0"].astype(np.float64)
@@ -356,7 +373,9 @@ def table(rows: list[dict[str, Any]]) -> None:
     """What a reader wants first."""
     times = [row for row in rows if row["what"] == "time"]
     alone = {(r["kind"], r["mode"], r["seq_len"]): r["median_ms"] for r in times if r["ranks"] == 1}
-    print(f"{'':10}{'':18}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}{'sent KiB':>10}{'exposed':>9}")
+    print(
+        f"{'':10}{'':18}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}{'sent KiB':>10}{'exposed':>9}"
+    )
     for r in times:
         one = alone.get((r["kind"], r["mode"], r["seq_len"]))
         faster = f"{one / r['median_ms']:.2f}" if one and r["ranks"] > 1 else ""
@@ -371,7 +390,9 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """One device, then several; a process each, ended where they take too long."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", required=True, help="A folder for what is measured.")
     parser.add_argument("--device", default="cuda", choices=sorted(SIZES))
     parser.add_argument("--devices", type=int, default=2, help="How many, beside one.")
@@ -430,7 +451,9 @@ def main() -> None:
     table(rows)
     floor = FLOORS[SIZES[options.device]["dtype"]]
     wrong = [r for r in rows if r["what"] == "agreement" and not r["passes"]]
-    wrong += [r for r in rows if r["what"] == "difference" and not all(x <= floor for x in r["relative"].values())]
+    wrong += [
+        r for r in rows if r["what"] == "difference" and not all(x <= floor for x in r["relative"].values())
+    ]
     print(f"{time.time() - began:.0f} s; wrong: {wrong or 'none'}; failed: {failed or 'none'}")
     sys.exit(1 if wrong or failed else 0)
 

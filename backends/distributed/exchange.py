@@ -37,7 +37,9 @@ class Exchange:
         return Pending(self, [work], every.view(self.ranks, -1))
 
     def pass_on(self, mine: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> Pending:
-        """Send tensors to the next rank, and fill others with what the one before sends."""
+        """Send tensors to the next rank, and give what the one before sends, in `theirs` where it is another."""
+        if self.ranks == 1:  # the next one is oneself
+            return Pending(self, [], mine)
         after, before = (self.rank + 1) % self.ranks, (self.rank - 1) % self.ranks
         self.sent_bytes += sum(tensor.numel() * tensor.element_size() for tensor in mine)
         work = dist.batch_isend_irecv(

@@ -41,7 +41,9 @@ def join(device: str, rank: int, ranks: int, rendezvous: str) -> None:
     )
 
 
-def pieces(case: Case, form: str, lengths: tuple[int, ...] | None = None) -> list[tuple[tuple[int, int], ...]]:
+def pieces(
+    case: Case, form: str, lengths: tuple[int, ...] | None = None
+) -> list[tuple[tuple[int, int], ...]]:
     """The positions of every rank. A causal softmax's are two pieces, so that the ranks have as much to do.
 
     Args:

@@ -26,7 +26,13 @@ class Part(Protocol):
         """What the later steps want to know, and the state that the part leaves."""
 
     def output(
-        self, work: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, every: torch.Tensor, o: torch.Tensor
+        self,
+        work: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        every: torch.Tensor,
+        o: torch.Tensor,
     ) -> Any:
         """Fills `o`; what the backward wants."""
 
@@ -67,7 +73,13 @@ class FusedPart:
         return own, self._segment.state(own)
 
     def output(
-        self, work: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, every: torch.Tensor, o: torch.Tensor
+        self,
+        work: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        every: torch.Tensor,
+        o: torch.Tensor,
     ) -> Any:
         """See `Part.output`."""
         return self._segment.output(q, k, v, work, self._carried(every, self._reaching()), o)
@@ -122,7 +134,13 @@ class ChunkedPart:
         return (leaves, flat), flat.detach()
 
     def output(
-        self, work: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, every: torch.Tensor, o: torch.Tensor
+        self,
+        work: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        every: torch.Tensor,
+        o: torch.Tensor,
     ) -> Any:
         """See `Part.output`."""
         causal = self._spec.causal

@@ -65,9 +65,7 @@ class Place:
 
     def later(self) -> dict[int, int]:
         """The ranks after it, and the positions between each and it."""
-        return {
-            other: sum(self.lengths[self.rank + 1 : other]) for other in range(self.rank + 1, self.ranks)
-        }
+        return {other: sum(self.lengths[self.rank + 1 : other]) for other in range(self.rank + 1, self.ranks)}
 
     def to_end(self) -> dict[int, int]:
         """Every rank, and the positions after it."""

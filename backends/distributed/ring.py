@@ -33,9 +33,7 @@ class Ring:
         form: ``fused`` (Triton kernels) or ``chunked`` (PyTorch).
     """
 
-    def __init__(
-        self, case: Case, pieces: Sequence[Sequence[Piece]], exchange: Exchange, form: str
-    ) -> None:
+    def __init__(self, case: Case, pieces: Sequence[Sequence[Piece]], exchange: Exchange, form: str) -> None:
         self._case, self._pieces, self._exchange = case, pieces, exchange
         self._blocks: Blocks = FusedBlocks(case) if form == "fused" else ChunkedBlocks(case)
         self._rank, self._ranks = exchange.rank, exchange.ranks

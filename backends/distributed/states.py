@@ -46,7 +46,7 @@ def pulled(
 ) -> torch.Tensor | None:
     """The gradient of a rank's own state, from those of what reached others: the transpose of `carried`::
 
-        dS = sum_r dS_r;  dP = sum_r c(n_r) dS_r + beta^(n_r) dP_r;  dz = sum_r dz_r
+    dS = sum_r dS_r;  dP = sum_r c(n_r) dS_r + beta^(n_r) dP_r;  dz = sum_r dz_r
     """
     if not gaps:
         return None

@@ -301,7 +301,9 @@ def segment_states(
     causal = case.spec.causal
     # Without a causal mask a key's weight depends on its own position alone (eq 14), not on the query's.
     momentum = case.spec.kind == "momentum" and (causal or not back)
-    own = States.empty(plan, (case.batch * case.heads, cut.segments), x.device, swings=momentum and not to_end)
+    own = States.empty(
+        plan, (case.batch * case.heads, cut.segments), x.device, swings=momentum and not to_end
+    )
     skipped *= causal
     launch(
         states,
@@ -318,9 +320,7 @@ def segment_states(
     return own
 
 
-def between(
-    plan: Plan, launch: Launch, cut: Cut, own: States, first: States | None, *, back: bool
-) -> States:
+def between(plan: Plan, launch: Launch, cut: Cut, own: States, first: States | None, *, back: bool) -> States:
     """The states before each segment (`back`: after it), in the place of its own; `first`, of one slot, is
     before them all (`back`: after them)."""
     _combine(plan, launch, cut, own, first or NO_STATES, NO_STATES, back=back)

@@ -49,6 +49,7 @@ class Group:
                         threads=threads,
                         log=self.folder / f"rank-{rank}.log",
                         memory_limit=limit,
+                        apart=False,  # whoever ends the worker ends them, in whatever state they are
                     )
                 )
             self._answers("ready")

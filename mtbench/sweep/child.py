@@ -45,7 +45,10 @@ class Ended(Exception):
 
 class ChildProcess:
     """One process that runs a module of ours with ``FD`` and further words. Every method but `stop` may raise
-    `Ended`, after which only `stop` is of use."""
+    `Ended`, after which only `stop` is of use.
+
+    It is `apart` from this one, in a session of its own, and is ended with all it started; else it ends with
+    whatever session this one is in."""
 
     def __init__(
         self,
@@ -57,10 +60,12 @@ class ChildProcess:
         log: Path,
         memory_limit: int,
         environment: Mapping[str, str] | None = None,
+        apart: bool = True,
     ) -> None:
         ours, theirs = socket.socketpair()
         self._memory_limit = memory_limit
         self._log = log
+        self._apart = apart
         self.stage = "start"
         """What it was last said to be at."""
         with log.open("ab") as output:
@@ -71,7 +76,7 @@ class ChildProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(device, threads) | dict(environment or {}),
-                start_new_session=True,  # Ctrl-C reaches the runner alone, which decides
+                start_new_session=apart,  # Ctrl-C reaches the runner alone, which decides
             )
         theirs.close()
         self._channel = Channel(ours.detach())
@@ -133,7 +138,10 @@ class ChildProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=LEAVE_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._apart:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
         self._process.wait()
 
 

@@ -1,0 +1,122 @@
+"""A sequence over 1 to 4 ranks of gloo against the float64 oracle, at even and uneven splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtbench import AttentionSpec, Case
+from mtbench.spec import ATTENTIONS, DTYPES
+from tests.ranks.gloo import Ranks
+
+pytestmark = pytest.mark.torch
+
+
+def the_case(kind: str, ranks: int, causal: bool = True, **sizes: Any) -> Case:
+    """Small, of odd sizes, gradients included."""
+    spec = AttentionSpec(kind=kind, causal=causal, beta=sizes.pop("beta", 0.9), gamma=0.7)  # type: ignore[arg-type]
+    sizes = {"batch": 2, "heads": 3, "seq_len": 150, "head_dim": 7, "value_dim": 5} | sizes
+    return Case(spec=spec, mode="forward_backward", world_size=ranks, **sizes)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda ranks: f"ranks{ranks}")
+def ranks(request: pytest.FixtureRequest) -> Iterator[tuple[int, Ranks]]:
+    found = Ranks(request.param)
+    yield request.param, found
+    found.close()
+
+
+def uneven(ranks: int, n: int) -> tuple[int, ...]:
+    """The first ones have one position, and the next more."""
+    lengths = [1, 80, 3][: ranks - 1]
+    return (*lengths, n - sum(lengths))
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_any_split_agrees_with_the_oracle(ranks: tuple[int, Ranks], kind: str, causal: bool) -> None:
+    count, group = ranks
+    for lengths in (None, uneven(count, 150)[:: 1 if causal else -1]):
+        group.judge(the_case(kind, count, causal), "chunked", lengths=lengths)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_half_precision_and_betas(ranks: tuple[int, Ranks], kind: str) -> None:
+    count, group = ranks
+    for dtype in DTYPES[1:]:
+        group.judge(the_case(kind, count, batch=1, dtype=dtype), "chunked")
+    if kind == "momentum":
+        for beta in (0.0, 0.999):
+            group.judge(the_case(kind, count, batch=1, beta=beta), "chunked")
+
+
+def test_one_pair_is_one_group(ranks: tuple[int, Ranks]) -> None:
+    count, group = ranks
+    group.judge(the_case("momentum", count, batch=1, heads=1), "chunked")
+    for groups in (1, 5):
+        group.judge(the_case("momentum", count), "chunked", groups=groups)
+
+
+def test_states_do_not_grow_with_the_length_and_keys_do(ranks: tuple[int, Ranks]) -> None:
+    count, group = ranks
+    sent = {
+        (kind, n): [bytes_ for bytes_, _ in group.outputs(the_case(kind, count, seq_len=n), "chunked")[1]]
+        for kind in ATTENTIONS
+        for n in (120, 480)
+    }
+    pairs, d, e = 6, 7, 5
+    for kind, sums in (("linear", 1), ("momentum", 2)):
+        state = 4 * pairs * (sums * d * e + d)
+        assert sent[kind, 120] == sent[kind, 480] == [2 * (count - 1) * state] * count
+    if count > 1:
+        assert sum(sent["softmax", 480]) == 4 * sum(sent["softmax", 120])
+
+
+def test_a_nan_of_a_later_rank_reaches_no_earlier_one() -> None:
+    """Nothing of another rank is multiplied by 0."""
+    from mtbench.registry import import_part
+
+    states = import_part("backends.distributed.states")
+    import torch
+
+    every = torch.ones(3, 7)
+    every[2] = torch.nan
+    found = states.carried(every, {0: 5, 1: 0}, 0.5, 3, True)
+    assert torch.isfinite(found).all()
+    # S = 1 + 1 + c(5), P = 1 + 2^-5, z = 2
+    assert found.tolist() == pytest.approx([2 + 0.5 * (1 - 2**-5)] * 3 + [1 + 2**-5] * 3 + [2.0])
+    assert states.carried(every, {}, 0.5, 3, True) is None
+
+
+@pytest.mark.triton
+def test_the_triton_kernels_as_the_local_part() -> None:
+    """Interpreted, so that what runs on cards is judged without one."""
+    group = Ranks(2, interpreted=True)
+    try:
+        sizes = {"batch": 1, "heads": 2, "seq_len": 200, "head_dim": 16, "value_dim": 12}
+        group.judge(the_case("momentum", 2, **sizes), "fused")
+        group.judge(the_case("momentum", 2, False, beta=0.99, **sizes), "fused", groups=1)
+        group.judge(the_case("softmax", 2, **sizes | {"seq_len": 96}), "fused")
+    finally:
+        group.close()
+
+
+def test_parts_are_as_even_as_grains_allow() -> None:
+    from mtbench.registry import import_part
+
+    places = import_part("backends.distributed.places")
+    for n in (1, 5, 127, 128, 1000, 4096):
+        for parts in (1, 2, 3, 7):
+            lengths = places.evenly(n, parts)
+            assert sum(lengths) == n
+            assert max(lengths) - min(lengths) <= 1
+            if n >= 128 * parts:
+                whole = places.evenly(n, parts, 128)
+                assert sum(whole) == n
+                assert all(length > 0 and length % 128 == 0 for length in whole[:-1])
+                assert whole[-1] > 0
+            held = sorted(piece for rank in range(parts) for piece in places.pieces_of(n, parts, rank))
+            assert np.concatenate([np.arange(a, b) for a, b in held]).tolist() == list(range(n))
