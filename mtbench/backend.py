@@ -204,8 +204,8 @@ class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
     It may also have ``caveats``, a tuple of `Caveat`, ``partials``, one of `Partial`, and ``interpreted_on``,
-    names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`. One that takes cases of a
-    world_size above 1 has ``spreads``, true.
+    names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`. One that takes cases of
+    a world_size above 1 has ``spreads``, true.
     """
 
     name: str

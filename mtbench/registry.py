@@ -47,8 +47,8 @@ PEERS = frozenset({"sdpa", "fla", "flash-attn"})
 
 
 SPREAD = frozenset({"torch-distributed"})
-"""Those over several devices, which a sweep has where they are asked for, or a world_size above 1 is; then it has
-no others."""
+"""Those over several devices, which a sweep has where they are asked for, or a world_size above 1 is; then
+it has no others."""
 
 
 def import_part(name: str) -> ModuleType:

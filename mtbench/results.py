@@ -105,8 +105,8 @@ class Measurement:
     static_memory_bytes: int | None = None
     """What the compiler says a call needs (XLA); measured by nobody."""
     exchange: Mapping[str, Any] = field(default_factory=dict)
-    """Of a case over several devices: ``sent_bytes`` of a call (counted) and ``exposed_ms`` that work stood still
-    for what others sent, each of the device that has most, and every device's ``peak_memory_bytes``."""
+    """Of a case over several devices: ``sent_bytes`` of a call (counted) and ``exposed_ms`` that work stood
+    still for what others sent, each of the device that has most; and every device's ``peak_memory_bytes``."""
     agreement: Mapping[str, Agreement] = field(default_factory=dict)
     """o, and in mode forward_backward dq, dk and dv."""
     compared: str = ""

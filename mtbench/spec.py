@@ -101,8 +101,8 @@ class Case:
     [batch, kv_heads, kv_len, value_dim] and the output is [batch, heads, seq_len, value_dim].
 
     Raises:
-        BadInput: a size below 1, more devices than positions, an unknown dtype, device or mode, a kv_len other than seq_len when
-            causal, lengths that do not fit, or kv_heads that does not divide heads.
+        BadInput: a size below 1, more devices than positions, an unknown dtype, device or mode, a kv_len
+            other than seq_len when causal, lengths that do not fit, or kv_heads that does not divide heads.
 
     >>> Case(seq_len=7).kv_len
     7
@@ -157,7 +157,8 @@ class Case:
             )
         if self.world_size > self.seq_len:
             raise BadInput(
-                f"world_size = {self.world_size} is more than seq_len = {self.seq_len}: a device has a position"
+                f"world_size = {self.world_size} is more than seq_len = {self.seq_len}: "
+                "a device has a position at least"
             )
         if self.heads % self.kv_heads:
             raise BadInput(f"kv_heads = {self.kv_heads} does not divide heads = {self.heads}")

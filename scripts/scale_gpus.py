@@ -1,12 +1,12 @@
 """One sequence on one GPU and on several: checked, timed, its bytes counted, and how long it can be.
 
-``python scripts/scale_gpus.py --out FOLDER`` on a machine with two GPUs takes under 400 s: it writes a line of
-``FOLDER/rows.jsonl`` for each figure as it is measured, then ``FOLDER/scaling.json``, and prints a table. What
-does not fit the time is left out, and said. ``--device cpu`` goes through the same at small sizes.
-`scaling_model.py` and `docs/scaling.md` read such a folder.
+``python scripts/scale_gpus.py --out FOLDER`` on a machine with two GPUs takes under 400 s: it writes a line
+of ``FOLDER/rows.jsonl`` for each figure as it is measured, then ``FOLDER/scaling.json``, and prints a table.
+What does not fit the time is left out, and said. ``--device cpu`` goes through the same at small sizes.
+`scaling_model.py` reads such a folder.
 
-Every position's numbers are drawn from a seed of its block, so that one device and two have the same sequence;
-of each output some rows are kept, and those of two devices held against those of one.
+Every position's numbers are drawn from a seed of its block, so that one device and two have the same
+sequence; of each output some rows are kept, and those of two devices held against those of one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import which
 from statistics import median
 from typing import Any
 
@@ -39,9 +40,9 @@ from mtbench.sweep.child import die_with_parent  # noqa: E402
 SIZES: dict[str, dict[str, Any]] = {
     "cuda": {
         "heads": 16, "head_dim": 64, "dtype": "bfloat16", "form": "fused", "block": 8192, "long": 1 << 20,
-        "softmax": 1 << 17, "lengths": (1 << 16, 1 << 18, 1 << 21, 1 << 22), "softmax_lengths": (1 << 14, 1 << 16),
-        "check": 2048, "calls": 20, "longest_step": 1 << 20, "gathered": (1 << 14, 1 << 17, 1 << 20, 1 << 24),
-        "passed": 1 << 28,
+        "softmax": 1 << 17, "lengths": (1 << 16, 1 << 18, 1 << 21, 1 << 22),
+        "softmax_lengths": (1 << 14, 1 << 16), "check": 2048, "calls": 20, "longest_step": 1 << 20,
+        "gathered": (1 << 14, 1 << 17, 1 << 20, 1 << 24), "passed": 1 << 28,
     },
     "cpu": {
         "heads": 2, "head_dim": 16, "dtype": "float32", "form": "chunked", "block": 64, "long": 4096,
@@ -179,7 +180,8 @@ class Ranked:
         return {
             "what": "time", "kind": kind, "mode": mode, "seq_len": n, "ranks": self.ranks, "groups": groups,
             "ms": samples, "median_ms": median(samples), "tokens_per_s": n / median(samples) * 1e3,
-            "sent_bytes": max(one["sent"] for one in every), "exposed_ms": max(one["exposed"] for one in every),
+            "sent_bytes": max(one["sent"] for one in every),
+            "exposed_ms": max(one["exposed"] for one in every),
             "peak_bytes": [one["peak"] for one in every],
         }  # fmt: skip
 
@@ -332,6 +334,7 @@ class Alone:
             self._kernel.give(*(self._given[x] for x in ("q", "k", "v")), self._given.get("do"))
 
     def __call__(self) -> dict[str, list[Any]]:
+        """As `TorchMember.__call__`."""
         return {name: [x] for name, x in zip(("o", "dq", "dk", "dv"), self._kernel(), strict=False)}
 
     def wait(self, result: Any) -> None:
@@ -374,7 +377,8 @@ def table(rows: list[dict[str, Any]]) -> None:
     times = [row for row in rows if row["what"] == "time"]
     alone = {(r["kind"], r["mode"], r["seq_len"]): r["median_ms"] for r in times if r["ranks"] == 1}
     print(
-        f"{'':10}{'':18}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}{'sent KiB':>10}{'exposed':>9}"
+        f"{'':28}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}"
+        f"{'sent KiB':>10}{'exposed':>9}"
     )
     for r in times:
         one = alone.get((r["kind"], r["mode"], r["seq_len"]))
@@ -384,7 +388,7 @@ def table(rows: list[dict[str, Any]]) -> None:
             f"{r['median_ms']:>10.3f}{faster:>9}{r['sent_bytes'] / 1024:>10.1f}{r['exposed_ms']:>9.3f}"
         )
     for row in rows:
-        if row["what"] not in ("time",):
+        if row["what"] != "time":
             print({k: v for k, v in row.items() if k != "tried"})
 
 
@@ -438,9 +442,12 @@ def main() -> None:
     rows += differences(folder, options.devices)
     for file in folder.glob("*.npz"):
         file.unlink()
-    code = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT)
+    words = ["git", "rev-parse", "HEAD"]  # on a machine without it, or without the history, there is none
+    code = (
+        subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT) if which("git") else None
+    )
     found = {
-        "commit": code.stdout.strip() or None,
+        "commit": (code.stdout.strip() if code else "") or None,
         "device": options.device,
         "sizes": SIZES[options.device],
         "environment": environment(threads=1, host=False),

@@ -121,6 +121,7 @@ def test_every_field_is_in_the_id() -> None:
         "device": "cuda",
         "mode": "forward_backward",
         "seed": 3,
+        "world_size": 2,
         "spec": AttentionSpec(kind="momentum", causal=False, beta=0.1),
     }
     assert set(other) == {field.name for field in dataclasses.fields(Case)}

@@ -42,12 +42,9 @@ class TorchDistributed(DeclaredBackend):
 
         if case.world_size == 1:
             return self._alone(case, form)
-        from mtbench.ranks.group import SpreadKernel, devices_missing, group_of
-        from mtbench.sweep.child import Ended
+        from mtbench.ranks.group import SpreadKernel, check_devices, group_of
 
-        there = torch.cuda.device_count() if case.device == "cuda" else 0
-        if reason := devices_missing(case.device, case.world_size, there):
-            raise Ended("unavailable", reason)
+        check_devices(case, torch.cuda.device_count())
         group = group_of(self.name, case.device, case.world_size, torch.get_num_threads())
         return SpreadKernel(group, case, form)
 
@@ -108,14 +105,14 @@ BACKEND = TorchDistributed(
     caveats=(
         Caveat(
             what=NAN_IN_V,
-            reason="causal: a matrix product multiplies it by a weight of 0, for the rows of its chunk or block",
+            reason="causal: a product multiplies it by a weight of 0, for the rows of its chunk or block",
             applies=lambda case, form: case.spec.causal,
         ),
         Caveat(
             what=SCORES_ROUNDED,
             reason=(
-                "softmax, chunked: PyTorch's matrix product returns q k^T in the operands' dtype, which is off "
-                "by 1 at 400 in bfloat16 and overflows at 65,504 in float16"
+                "softmax, chunked: PyTorch's matrix product returns q k^T in the operands' dtype, which is "
+                "off by 1 at 400 in bfloat16 and overflows at 65,504 in float16"
             ),
             applies=lambda case, form: (
                 case.spec.kind == "softmax" and form == "chunked" and case.dtype != "float32"

@@ -20,8 +20,8 @@ __all__ = ["Blocks", "ChunkedBlocks", "FusedBlocks"]
 
 
 class Blocks(Protocol):
-    """q is [batch, heads, n, head_dim], k and v [batch, heads, m, dim], contiguous. With `causal` n = m, and a
-    query sees the keys up to its own place."""
+    """q is [batch, heads, n, head_dim], k and v [batch, heads, m, dim], contiguous. With `causal` n = m, and
+    a query sees the keys up to its own place."""
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool
@@ -63,6 +63,7 @@ class FusedBlocks:
         from ..triton.softmax import attention
 
         o, (lse,) = attention(self._plan(q.shape[2], k.shape[2], causal), start, q, k, v, keep=True)
+        assert lse is not None  # noqa: S101  (it is kept)
         return o, lse
 
     def backward(
@@ -110,8 +111,8 @@ class ChunkedBlocks:
         total, acc = torch.zeros_like(top), top.new_zeros((*lead, n, v.shape[3]))
         for rows, keys, masked in self._squares(n, k.shape[2], causal):
             hidden = self._hidden(rows.stop - rows.start, q.device) if masked else None
-            state = (x[:, :, rows] for x in (top, total, acc))
-            found = online_step(q[:, :, rows], k[:, :, keys], v[:, :, keys], *state, hidden, self._scale)
+            before = top[:, :, rows], total[:, :, rows], acc[:, :, rows]
+            found = online_step(q[:, :, rows], k[:, :, keys], v[:, :, keys], *before, hidden, self._scale)
             for whole, part in zip((top, total, acc), found, strict=True):
                 whole[:, :, rows] = part
         return acc / total, ((top + total.log()) * math.log2(math.e)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""What ranks send each other: collectives that go on while the caller works, counted and, where asked for, timed."""
+"""What ranks send each other: it goes on while the caller works, is counted and, where asked for, timed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Exchange:
         self._waits: list[Any] = []
 
     def gather(self, mine: torch.Tensor) -> Pending:
-        """All ranks' tensors of that size, [ranks, numbers], in the end. This rank's goes to each other one."""
+        """All ranks' tensors of that size, [ranks, numbers], in the end; this rank's goes to each other."""
         every = mine.new_empty(self.ranks * mine.numel())
         self.sent_bytes += (self.ranks - 1) * mine.numel() * mine.element_size()
         # torch 2.13 gave it another name, and deprecated the old one.
@@ -37,7 +37,7 @@ class Exchange:
         return Pending(self, [work], every.view(self.ranks, -1))
 
     def pass_on(self, mine: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> Pending:
-        """Send tensors to the next rank, and give what the one before sends, in `theirs` where it is another."""
+        """Send tensors to the next rank, and give what the one before sends, which `theirs` has room for."""
         if self.ranks == 1:  # the next one is oneself
             return Pending(self, [], mine)
         after, before = (self.rank + 1) % self.ranks, (self.rank - 1) % self.ranks

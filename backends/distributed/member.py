@@ -105,11 +105,12 @@ class TorchMember:
                 self.hold(name, [to_tensor(array[:, :, first:last], device) for first, last in self.pieces])
 
     def hold(self, name: str, parts: list[torch.Tensor]) -> None:
-        """Take ``q``, ``k``, ``v`` or ``do`` as they are, contiguous [batch, heads, positions, dim], one for each
-        of the rank's pieces."""
+        """Take ``q``, ``k``, ``v`` or ``do`` as they are, contiguous [batch, heads, positions, dim], one for
+        each of the rank's pieces."""
         self._inputs[name] = parts
 
     def __call__(self) -> dict[str, list[torch.Tensor]]:
+        """See `Member.__call__`."""
         side, given = self._side, self._inputs
         with torch.no_grad():
             if isinstance(side, Ring):

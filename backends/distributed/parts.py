@@ -55,8 +55,8 @@ class Part(Protocol):
 
 
 class FusedPart:
-    """By the Triton kernels. What goes back in time are the sums R, Q and y over the queries, which combine as
-    S, P and z do."""
+    """By the Triton kernels. What goes back in time are the sums R, Q and y over the queries, which combine
+    as S, P and z do."""
 
     def __init__(self, case: Case, place: Place, *, tf32: bool = False, segments: int | None = None) -> None:
         from ..triton.segments import Segment
@@ -103,7 +103,8 @@ class FusedPart:
     ) -> None:
         """See `Part.rest`."""
         last = self._carried(every, self._place.later()) if self._spec.causal else added(every)
-        self._segment.key_value_gradients(q, k, v, do, *kept, last, into)
+        forward, adjoint = kept
+        self._segment.key_value_gradients(q, k, v, do, forward, adjoint, last, into)
 
     def _reaching(self) -> dict[int, int]:
         return self._place.earlier() if self._spec.causal else self._place.to_end()
@@ -147,12 +148,12 @@ class ChunkedPart:
         reaching = self._place.earlier() if causal else self._place.to_end()
         first = carried(every, reaching, self._spec.beta, self._size, self._momentum)
         with torch.set_grad_enabled(self._backward):
-            leaves = [x.detach().requires_grad_(self._backward) for x in (q, k, v)]
+            q, k, v = leaves = tuple(x.detach().requires_grad_(self._backward) for x in (q, k, v))
             if first is None:
                 first = self._flat(linear.no_state(k, v))
             before = first.detach().requires_grad_(self._backward)
             state = self._state(before)
-            found = self._walk(*leaves, state) if causal else self._apply(leaves[0], state)
+            found = self._walk(q, k, v, state) if causal else self._apply(q, state)
         o.copy_(found.detach())
         return work, leaves, before, found
 

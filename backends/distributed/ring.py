@@ -49,7 +49,7 @@ class Ring:
         return o, (q, k, v, o, [row[1] for row in rows if row is not None])
 
     def backward(self, kept: Any, do: Tensors) -> tuple[Tensors, Tensors, Tensors]:
-        """dq, dk and dv, a piece each. The sums of dk and dv, in float32, follow their keys around the ring."""
+        """dq, dk and dv, a piece each. The sums of dk and dv, in float32, go around with their keys."""
         q, k, v, o, lse = kept
         dq = [torch.zeros_like(x, dtype=torch.float32) for x in q]
         pending = None

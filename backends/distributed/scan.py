@@ -17,8 +17,9 @@ from .places import Place, evenly
 __all__ = ["GROUPS", "Scan"]
 
 GROUPS = 2
-"""Groups of (batch, head) pairs, each with a collective of its own: while one group's states are under way the
-next group's are summed, and the last ones' under the first group's output. No group's work is done twice."""
+"""Groups of (batch, head) pairs, each with a collective of its own: while one group's states are under way
+the next group's are summed, and while the last one's are the first one's output is made. No work is done
+twice."""
 
 
 class Scan:
@@ -61,7 +62,8 @@ class Scan:
         self._parts = [parts[count] for count in cut]
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """The output of the rank's positions, contiguous [batch, heads, n, dim], and what `backward` wants."""
+        """The output of the rank's positions, contiguous [batch, heads, n, dim] as q, k and v, and what
+        `backward` wants."""
         o = v.new_empty((*q.shape[:3], v.shape[3]))
         q, k, v, into = self._grouped(q), self._grouped(k), self._grouped(v), self._grouped(o)  # type: ignore[assignment]
         started = [self._started(*part.state(*kv)) for part, *kv in zip(self._parts, k, v, strict=True)]

@@ -358,7 +358,8 @@ def of_keys_and_values(
     after: States,
     into: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """dk and dv, in the tensors given where they are, from the sums over the queries after each segment."""
+    """The gradients of k and v, in the tensors given where they are, from the sums over the queries after
+    each segment."""
     dk, dv = into or (torch.empty_like(k), torch.empty_like(v))
     for tiles in plan.gradient_tiles[1:]:
         _run(

@@ -19,7 +19,7 @@ from mtbench.spec import Case
 
 from . import full, gradients, scan
 from .launch import Launch, start
-from .plan import GRAIN, Plan, make_plan
+from .plan import GRAIN, make_plan
 from .states import States, between, segment_states, whole
 
 __all__ = ["Adjoint", "Kept", "Segment"]
@@ -153,8 +153,8 @@ class Segment:
         last: torch.Tensor | None,
         into: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """dk and dv, in the tensors given where they are. `last` is the sums over the queries after the part, None where there are none; without a
-        causal mask those over all."""
+        """The gradients of k and v, in the tensors given where they are. `last` is the sums over the queries
+        after the part, None where there are none; without a causal mask those over all."""
         given = None if last is None else self.views(last)
         if self._causal:
             after = between(self.plan, self._launch, self.plan.queries, adjoint.own, given, back=True)

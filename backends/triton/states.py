@@ -292,8 +292,10 @@ def segment_states(
         plan: of the case.
         launch: what is done with the kernel.
         cut: how the sequence is cut.
-        x, y: k and v, or q and do.
-        den, delta: of the queries.
+        x: k, or q.
+        y: v, or do.
+        den: of the queries; None: of k and v.
+        delta: of the queries.
         to_end: whether weights are those at the end of the sequence (eq 14), not of the segment.
         skipped: 1 where nobody wants those of the last segment, or back in time of the first: causal alone.
     """

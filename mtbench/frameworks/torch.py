@@ -66,8 +66,8 @@ class TorchKernel:
         self._do = self._tensor(inputs.do) if self._backward and inputs.do is not None else None
 
     def give(self, q: Any, k: Any, v: Any, do: Any = None) -> None:
-        """Take tensors as they are, in this kernel's layout and on its device, in the place of `load`; q, k and
-        v want their gradients where it has any."""
+        """Take tensors as they are, in this kernel's layout and on its device, in the place of `load`; q, k
+        and v want their gradients where it has any."""
         self._qkv, self._do = (q, k, v), do
 
     def _tensor(self, array: Array) -> torch.Tensor:

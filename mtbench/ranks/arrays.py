@@ -22,7 +22,7 @@ def shapes(case: Case) -> dict[str, tuple[int, ...]]:
     k = (b, g, case.kv_len, case.head_dim)
     v = (b, g, case.kv_len, case.value_dim)
     o = (b, h, case.seq_len, case.value_dim)
-    found = {"q": q, "k": k, "v": v, "o": o}
+    found: dict[str, tuple[int, ...]] = {"q": q, "k": k, "v": v, "o": o}
     if case.mode == "forward_backward":
         found |= {"do": o, "dq": q, "dk": k, "dv": v}
     return found

@@ -20,7 +20,7 @@ from mtbench.ranks.arrays import forget, room_for_outputs, write_inputs, written
 from mtbench.spec import Case
 from mtbench.sweep.child import ChildProcess, Ended
 
-__all__ = ["Group", "SpreadKernel", "devices_missing", "group_of", "leave"]
+__all__ = ["Group", "SpreadKernel", "check_devices", "group_of", "leave"]
 
 
 FREE_PART = 0.9
@@ -136,13 +136,18 @@ def leave() -> None:
 atexit.register(leave)
 
 
-def devices_missing(device: str, ranks: int, there: int) -> str | None:
-    """Why so many ranks cannot have a device each, or None."""
-    if reason := device_problem(device):  # type: ignore[arg-type]
-        return reason
-    if device == "cuda" and there < ranks:
-        return f"world_size {ranks} needs as many GPUs, and this machine has {there}"
-    return None
+def check_devices(case: Case, gpus: int) -> None:
+    """Whether each rank can have a device of its own, here, with so many GPUs.
+
+    Raises:
+        Ended: with status ``unavailable``, if not.
+    """
+    if reason := device_problem(case.device):
+        raise Ended("unavailable", reason)
+    if case.device == "cuda" and gpus < case.world_size:
+        raise Ended(
+            "unavailable", f"world_size {case.world_size} needs as many GPUs, and this machine has {gpus}"
+        )
 
 
 class SpreadKernel:
@@ -163,6 +168,7 @@ class SpreadKernel:
         forget(self._group.folder)
 
     def __call__(self) -> None:
+        """See `Kernel.__call__`."""
         self._group.ask("call")
 
     def wait(self, result: Any) -> None:

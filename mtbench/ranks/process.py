@@ -124,4 +124,12 @@ if __name__ == "__main__":
     die_with_parent()
     if os.getppid() != int(sys.argv[8]):
         sys.exit(0)  # the parent ended before it could be followed
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), *map(int, sys.argv[5:7]), sys.argv[7])
+    main(
+        int(sys.argv[1]),
+        sys.argv[2],
+        sys.argv[3],
+        int(sys.argv[4]),
+        int(sys.argv[5]),
+        int(sys.argv[6]),
+        sys.argv[7],
+    )

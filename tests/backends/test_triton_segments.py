@@ -1,4 +1,4 @@
-"""Parts of a sequence on the Triton kernels, in one process: each with the state before it, and the one after."""
+"""Parts of a sequence on the Triton kernels, in one process, each with the state that reaches it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 import tempfile
@@ -99,10 +100,8 @@ class Ranks:
     def close(self) -> None:
         """End them."""
         for line in self._lines:
-            try:
+            with contextlib.suppress(OSError):
                 line.send(None)
-            except OSError:
-                pass
         for process in self._processes:
             process.join(10)
             process.kill()

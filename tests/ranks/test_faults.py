@@ -15,6 +15,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from mtbench import Case
 from mtbench.results import Run
 from tests.conftest import ROOT
 
@@ -106,8 +107,14 @@ def test_a_rank_that_dies_and_one_that_stops_end_their_rows(tmp_path: Path) -> N
     within(10, lambda: not any(alive(one) for one in seen.values()))
 
 
-def test_what_a_machine_lacks_is_said(tmp_path: Path) -> None:
-    from mtbench.ranks.group import devices_missing
+def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtbench.ranks import group
+    from mtbench.sweep.child import Ended
 
-    assert devices_missing("cpu", 64, 0) is None
-    assert devices_missing("cuda", 4, 2)
+    group.check_devices(Case(world_size=64), 0)
+    monkeypatch.setattr(group, "device_problem", lambda device: None)
+    group.check_devices(Case(world_size=2, device="cuda"), 2)
+    with pytest.raises(Ended) as end:
+        group.check_devices(Case(world_size=4, device="cuda"), 2)
+    assert end.value.status == "unavailable"
+    assert end.value.reason == "world_size 4 needs as many GPUs, and this machine has 2"
