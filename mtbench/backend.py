@@ -205,7 +205,8 @@ class Backend(Protocol):
 
     It may also have ``caveats``, a tuple of `Caveat`, ``partials``, one of `Partial`, and ``interpreted_on``,
     names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`. One that takes cases of
-    a world_size above 1 has ``spreads``, true.
+    a world_size above 1 has ``spreads``, true; one whose framework needs variables of its own in a worker's
+    environment has them in ``environment``.
     """
 
     name: str

@@ -36,6 +36,7 @@ BUILTIN_BACKENDS = {
     "jax-pallas": "backends.pallas",
     "native": "backends.native",
     "torch-distributed": "backends.distributed",
+    "jax-distributed": "backends.jax_distributed",
     "sdpa": "backends.peers.sdpa",
     "fla": "backends.peers.fla",
     "flash-attn": "backends.peers.flash_attn",
@@ -46,7 +47,7 @@ PEERS = frozenset({"sdpa", "fla", "flash-attn"})
 """Those of others' kernels, which a sweep has where they are asked for."""
 
 
-SPREAD = frozenset({"torch-distributed"})
+SPREAD = frozenset({"torch-distributed", "jax-distributed"})
 """Those over several devices, which a sweep has where they are asked for, or a world_size above 1 is; then
 it has no others."""
 

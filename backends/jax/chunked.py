@@ -42,12 +42,13 @@ from .arithmetic import (
     passed_on,
     product,
     query_feature,
+    recomputed,
     rounded,
     split,
 )
 from .weights import Float64, decay, growth, output_factor, weight
 
-__all__ = ["Schedule", "chunked", "schedule"]
+__all__ = ["Schedule", "State", "chunked", "schedule", "walked"]
 
 
 AT_ONCE = 1 << 20
@@ -160,6 +161,21 @@ def _back(case: Case, chosen: Schedule, residuals: Residuals, do: jax.Array) -> 
 
 
 _causal.defvjp(_keeping, _back)
+
+
+def walked(
+    before: State, q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule
+) -> tuple[State, jax.Array]:
+    """Causal attention of whole steps that have a state before them: the state after them, and the output
+    [batch, heads, seq_len, value_dim]. Its backward computes each step again."""
+    length, scale = chosen.chunk * chosen.chunks, key_scale(k, case)
+    step = recomputed(functools.partial(_step, scale=scale, case=case, chosen=chosen))
+
+    def advance(state: State, i: jax.Array) -> tuple[State, jax.Array]:
+        return step(state, *(_part(x, i, length) for x in (q, k, v)))
+
+    after, parts = lax.scan(advance, before, jnp.arange(k.shape[2] // length))
+    return after, jnp.moveaxis(parts, 0, 2).reshape(*q.shape[:3], v.shape[3])
 
 
 def _part(x: jax.Array, i: jax.Array, length: int) -> jax.Array:

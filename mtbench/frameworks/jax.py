@@ -37,13 +37,14 @@ class JaxKernel:
         layout: str,
         untimed: str | None,
         config: Mapping[str, Any],
+        place: jax.sharding.Sharding | None = None,
     ) -> None:
         self.layout = layout
         self.untimed = untimed
         self.config = config
         self._device = _device(case.device)
         self._backward = case.mode == "forward_backward"
-        sharding = jax.sharding.SingleDeviceSharding(self._device)
+        self._place = sharding = place or jax.sharding.SingleDeviceSharding(self._device)
         b, h, g, dtype = case.batch, case.heads, case.kv_heads, NUMPY_DTYPES[case.dtype]
 
         def shape(*bhnd: int) -> jax.ShapeDtypeStruct:
@@ -79,7 +80,7 @@ class JaxKernel:
             arrays.append(inputs.do)
         # jnp.array copies, also on a CPU, where device_put may alias NumPy's own memory.
         self._arguments = [
-            jnp.array(np.ascontiguousarray(from_bhnd(a, self.layout)), copy=True, device=self._device)
+            jnp.array(np.ascontiguousarray(from_bhnd(a, self.layout)), copy=True, device=self._place)
             for a in arrays
         ]
         jax.block_until_ready(self._arguments)
@@ -113,9 +114,10 @@ def kernel(
     layout: str = "bhnd",
     untimed: str | None = None,
     config: Mapping[str, Any] | None = None,
+    place: jax.sharding.Sharding | None = None,
 ) -> Kernel:
-    """See `Framework.kernel`."""
-    return JaxKernel(function, case, layout, untimed, dict(config or {}))
+    """See `Framework.kernel`. `place` is where the arrays lie, if not on one device."""
+    return JaxKernel(function, case, layout, untimed, dict(config or {}), place)
 
 
 COMPILED = {"/jax/compilation_cache/cache_misses": "anew", "/jax/compilation_cache/cache_hits": "from_cache"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import sys
 import traceback
 from typing import cast
@@ -33,6 +34,7 @@ def main(handle: int, name: str, device: Device, threads: int) -> None:
     channel = Channel(handle)
     try:
         backend = load_backend(name)
+        os.environ.update(getattr(backend, "environment", {}))  # before its framework looks
         framework = load_framework(backend.framework)
         framework.start(device, threads)
         problem = framework.device_problem(device)
