@@ -155,7 +155,7 @@ def _size(row: PlannedRow | Measurement) -> str:
     case = row.case
     return (
         f"{case.spec.kind} b{case.batch} h{case.heads} n{case.seq_len} d{case.head_dim} "
-        f"{case.dtype} {case.device} {case.mode}"
+        f"{case.dtype} {case.device} {case.mode}" + (f" on {case.world_size}" if case.world_size > 1 else "")
     )
 
 

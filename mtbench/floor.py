@@ -76,6 +76,7 @@ def floor_bytes(case: Case) -> int:
 
 
 def floor_ms(case: Case, ceilings: Mapping[str, Ceilings]) -> float | None:
-    """`floor_bytes` at the rate of a copy on the case's device, in ms; None where none was measured."""
+    """`floor_bytes` at the rate of a copy on the case's devices together, in ms; None where none was
+    measured."""
     rate = ceilings[case.device].copy_bytes_per_s if case.device in ceilings else None
-    return floor_bytes(case) / rate * 1e3 if rate else None
+    return floor_bytes(case) / rate / case.world_size * 1e3 if rate else None

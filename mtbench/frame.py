@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-WHOLE = frozenset({"batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed"})
+WHOLE = frozenset(
+    {"batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed", "world_size"}
+)
 TRUTH = frozenset({"causal", "ranked"})
 NUMBERS = frozenset(
     {"beta", "gamma", "eps", "scale", "relative_error", "tolerance", "build_s", "first_call_s"}
@@ -43,6 +45,7 @@ def load(folder: Path | str) -> pd.DataFrame:
       ``build_s`` and ``first_call_s``, in seconds;
     - ``relative_error`` and its ``tolerance``, ratios, of the array that is worst, and those of each array
       (``relative_o``, ``max_abs_o``, ``tolerance_o``, ...). An output that is not finite has the error inf;
+    - ``world_size``, the devices that a sequence is split over, and ``exchange``, what they sent each other;
     - ``compiled``, ``machine``, ``stage_s`` and ``config``: JSON, for whoever needs it.
 
     A value that is not there is ``pandas.NA``; the dtypes are pandas's nullable ones and do not depend on the

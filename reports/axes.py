@@ -22,6 +22,7 @@ AXIS_UNITS: Mapping[Axis, str] = {
     "batch": "sequences",
     "head_dim": "elements",
     "heads": "count",
+    "world_size": "devices",
 }
 """What a swept size counts."""
 
@@ -64,6 +65,9 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
             ax.set_ylabel("" if stacked(columns, len(drawn)) else figure.unit)
         else:
             ax.tick_params(axis="y", length=0)
+        if figure.ideal is not None:
+            ends = [x**figure.ideal for x in (xs[0], xs[-1])]
+            ax.plot([xs[0], xs[-1]], ends, color=GRID, linewidth=2.2, zorder=0.5, scaley=False)
         if figure.guides:
             for power, dash in ((1, (0, (1, 1))), (2, "-")):
                 start = low * (high / low) ** 0.04

@@ -47,7 +47,7 @@ def flat_row(row: Measurement, ceilings: Mapping[str, Ceilings] = NOT_MEASURED) 
             flat[key] = " ".join(value)
         elif key == "lengths":
             flat[key] = None if value is None else " ".join(map(str, value))
-        elif key in ("compiled", "machine", "stage_s"):
+        elif key in ("compiled", "exchange", "machine", "stage_s"):
             flat[key] = json.dumps(value, default=str) if value else ""
         elif key != "schema":
             flat[key] = value

@@ -28,7 +28,7 @@ Name = TypeVar("Name", bound=str)
 SIZES = ("batch", "heads", "kv_heads", "seq_len", "kv_len", "lengths", "head_dim", "value_dim")
 CASE = (
     *("id", "attention", "beta", "gamma", "eps", "scale", "feature_map", "backend", "form"),
-    *("hardware", "device", "dtype", "mode", "causal", *SIZES, "seed", "status", "flags"),
+    *("hardware", "device", "dtype", "mode", "causal", *SIZES, "world_size", "seed", "status", "flags"),
 )
 
 
@@ -36,6 +36,7 @@ PARTS = ("median", "ci_low", "ci_high", "samples_count", "launches_count", "outl
 """Of a clock's columns, those that a figure is drawn from."""
 DRAWN: Mapping[Quantity, tuple[str, ...]] = {
     "memory": ("peak_memory_bytes", "memory_method"),
+    "scaling": ("exchange",),
     "agreement": ("relative_error", "tolerance", "compared"),
     "speed": ("relative_error", "tolerance", "compared"),
     "roofline": ("operations_count", "floor_bytes", "roofline_ms", "roofline_share"),

@@ -33,8 +33,8 @@ __all__ = [
     "titled",
 ]
 
-Quantity = Literal["winners", "latency", "memory", "agreement", "speed", "roofline"]
-Axis = Literal["seq_len", "batch", "head_dim", "heads"]
+Quantity = Literal["winners", "latency", "memory", "agreement", "speed", "roofline", "scaling"]
+Axis = Literal["seq_len", "batch", "head_dim", "heads", "world_size"]
 FILE_PREFIXES: tuple[Quantity, ...] = get_args(Quantity)
 Value = Callable[[Measurement], "Point | None"]
 
@@ -101,6 +101,8 @@ class Figure:
     x_unit: str = ""
     """The label of the other axis where that is measured, too."""
     roof: Roof | None = None
+    ideal: int | None = None
+    """The power of the swept size that a value would ideally grow with; None: there is no ideal."""
 
     @property
     def dots(self) -> bool:

@@ -27,6 +27,7 @@ from .figures import FILE_PREFIXES
 from .plan import AnyFigure, plan_figures
 from .rendering import TEMPLATES, template
 from .roofline import missing_ceilings
+from .scaling import scaled
 from .settings import CLOCK_NAMES
 from .style import THEMED, Look, backend_looks, form_dashes
 from .svg import inline_svg
@@ -109,6 +110,7 @@ def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
             if isinstance(figure, WinnerMap)
         },
         figures=_by_context(drawn),
+        scaled=scaled(rows),
         no_roofline=missing_ceilings(rows, run.ceilings),
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
         kinds=machines.kinds(run),

@@ -9,6 +9,7 @@ from mtbench.floor import NOT_MEASURED, NOWHERE_MEASURED, Ceilings
 from mtbench.results import Measurement
 
 from .figures import Axis, Figure, line_figures
+from .scaling import scaling_figures
 from .scatter import roofline_figures, speed_figures
 from .settings import Context, Names, Shape
 from .winners import WinnerMap, winner_maps
@@ -30,6 +31,7 @@ def plan_figures(
         figures += line_figures(axis, members, names)
         if axis in ("seq_len", None):
             figures += speed_figures(axis, members, names)
+    figures += scaling_figures(tried, names)
     contexts: dict[Context, list[Measurement]] = {}
     for row in tried:
         contexts.setdefault(Context.of(row), []).append(row)

@@ -44,7 +44,7 @@ def least_ms(case: Case, ceilings: Mapping[str, Ceilings]) -> tuple[float, Bound
     rate = ceilings[case.device].matmul(case.dtype) if case.device in ceilings else None
     if copy is None or rate is None:
         return None
-    product = operations(case) / rate * 1e3
+    product = operations(case) / rate / case.world_size * 1e3
     return (copy, "copy") if copy >= product else (product, "product")
 
 

@@ -52,6 +52,11 @@ class Context:
         return replace(self, hardware="")
 
     @property
+    def on_one(self) -> Context:
+        """The same on one device: what rows over several are set against."""
+        return replace(self, world_size=1)
+
+    @property
     def key(self) -> tuple[int, int, int, bool, int, str]:
         """To sort by: in the order of the spec's own lists, the kinds of machine beside each other."""
         return (

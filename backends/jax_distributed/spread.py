@@ -137,8 +137,8 @@ def _ring(case: Case, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             o, highest, total, q_i, row = block
             return meet((o, highest, total), q_i, row, k, v, ahead)
 
-        found: tuple[jax.Array, ...] = lax.map(one, (*state, blocks, rows))
-        return found
+        o, highest, total = lax.map(one, (*state, blocks, rows))
+        return o, highest, total
 
     for step in range(ranks):
         ahead = me - (me - step) % ranks  # parts that the queries are ahead of these keys
