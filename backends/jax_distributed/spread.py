@@ -135,7 +135,8 @@ def _ring(case: Case, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     ) -> tuple[jax.Array, ...]:
         def one(block: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             o, highest, total, q_i, row = block
-            return meet((o, highest, total), q_i, row, k, v, ahead)
+            met: tuple[jax.Array, ...] = meet((o, highest, total), q_i, row, k, v, ahead)
+            return met
 
         o, highest, total = lax.map(one, (*state, blocks, rows))
         return o, highest, total
