@@ -227,7 +227,7 @@ class Ranked:
         """The longest momentum attention that fits, in steps; all ranks go on, or none."""
         torch, step = self.torch, self.sizes["longest_step"]
         fits, ms, tried = 0, None, []
-        n = 4 * step * self.ranks
+        n = (4 if mode == "forward" else 2) * step * self.ranks
         while time.time() < deadline:
             tried.append(n)
             seconds = self._fitting(n, mode)

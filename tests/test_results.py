@@ -130,3 +130,19 @@ def test_what_is_not_a_run_says_so(tmp_path: Path, text: str | None, says: str) 
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(BadInput, match=says):
         Run.load(tmp_path)
+
+
+def test_what_devices_sent_comes_back_and_older_rows_are_of_one_device() -> None:
+    exchange = {"sent_bytes": 528384, "exposed_ms": 0.25, "peak_memory_bytes": [1024, 2048]}
+    row = Measurement(
+        case=Case(world_size=2), backend="torch-distributed", form="chunked", status="ok", exchange=exchange
+    )
+    found = Measurement.from_row(json.loads(json.dumps(row.to_row())))
+    assert found == row
+    assert found.id.endswith("-on2")
+    older = Measurement(case=Case(), backend="jax", form="chunked", status="ok").to_row() | {"schema": 3}
+    del older["world_size"], older["exchange"]
+    found = Measurement.from_row(older)
+    assert found.case.world_size == 1
+    assert found.exchange == {}
+    assert found.id == older["id"]

@@ -125,7 +125,7 @@ def test_every_field_is_in_the_id() -> None:
         "spec": AttentionSpec(kind="momentum", causal=False, beta=0.1),
     }
     assert set(other) == {field.name for field in dataclasses.fields(Case)}
-    assert len({base.replace(**{name: value}).id for name, value in other.items()} | {base.id}) == 14
+    assert len({base.replace(**{name: value}).id for name, value in other.items()} | {base.id}) == 15
     for change in ({"gamma": 2.0}, {"eps": 1e-3}, {"causal": True}):
         spec = dataclasses.replace(base.spec, **change)  # type: ignore[arg-type]
         assert base.replace(spec=spec).id != base.id

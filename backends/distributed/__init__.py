@@ -40,10 +40,11 @@ class TorchDistributed(DeclaredBackend):
         """
         import torch
 
-        if case.world_size == 1:
-            return self._alone(case, form)
-        from mtbench.ranks.group import SpreadKernel, check_devices, group_of
+        from mtbench.ranks.group import SpreadKernel, check_devices, group_of, leave
 
+        if case.world_size == 1:
+            leave()  # several would hold their last case's memory beside it
+            return self._alone(case, form)
         check_devices(case, torch.cuda.device_count())
         group = group_of(self.name, case.device, case.world_size, torch.get_num_threads())
         return SpreadKernel(group, case, form)

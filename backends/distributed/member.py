@@ -79,6 +79,10 @@ class TorchMember:
         groups: int = GROUPS,
         segments: int | None = None,
     ) -> None:
+        if form == "fused":
+            from ..triton.launch import enter
+
+            enter(case.device)
         self._case, self._exchange = case, Exchange(case.device)
         every = pieces(case, form, lengths)
         self.pieces = every[self._exchange.rank]

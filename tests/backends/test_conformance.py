@@ -24,7 +24,6 @@ MARKS = {
     "jax-pallas": pytest.mark.jax,
     "native": pytest.mark.native,
     "torch-distributed": pytest.mark.torch,
-    "jax-distributed": pytest.mark.jax,
 }
 
 SIZES = {
@@ -35,15 +34,13 @@ SIZES = {
     "jax": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9)],
     "jax-pallas": [(1, 2, 67, 17, 9)],
     "native": [(1, 2, 1, 4, 3), (2, 2, 131, 17, 9), (1, 2, 257, 32, 32), (1, 1, 600, 24, 40)],
-    # On one device, where they are others' kernels: tests/ranks and test_jax_distributed.py have more.
-    "torch-distributed": [(1, 2, 67, 17, 9)],
-    "jax-distributed": [(1, 2, 67, 17, 9)],
+    # On one device, where it is others' kernels: tests/ranks has several.
+    "torch-distributed": [(1, 1, 67, 17, 9)],
 }
 COMPILED = ("torch-compile", "jax-pallas")
 SOME_DTYPES = {
     "torch-compile": ("float32", "bfloat16"),
     "native": ("float32",),
-    "jax-distributed": ("float32",),
 }
 """torch.compile takes seconds a case: its float16 differs from eager's, which is tested, in no line here. The
 native kernels have float32 alone."""

@@ -21,7 +21,7 @@ __all__ = ["Ranks"]
 PATIENCE_S = 60.0
 
 
-def _rank(rank: int, ranks: int, meet: str, interpreted: bool, line: Any) -> None:
+def _rank(rank: int, ranks: int, meet: str, line: Any) -> None:
     """One of them: cases come in, and their pieces and outputs go out."""
     try:
         import torch
@@ -29,8 +29,6 @@ def _rank(rank: int, ranks: int, meet: str, interpreted: bool, line: Any) -> Non
         from mtbench.registry import import_part
 
         torch.set_num_threads(1)
-        if interpreted:
-            import_part("backends.triton.launch").enter("cpu")
         member = import_part("backends.distributed.member")
         member.join("cpu", rank, ranks, meet)
         while True:
@@ -48,18 +46,16 @@ def _rank(rank: int, ranks: int, meet: str, interpreted: bool, line: Any) -> Non
 
 
 class Ranks:
-    """So many processes; `interpreted` has them run the Triton kernels in Triton's interpreter."""
+    """So many processes. Of form ``fused`` they run the Triton kernels in Triton's interpreter."""
 
-    def __init__(self, ranks: int, *, interpreted: bool = False) -> None:
+    def __init__(self, ranks: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
         meet = str(Path(self._folder.name) / "meet")
         self._lines, self._processes = [], []
         for rank in range(ranks):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_rank, args=(rank, ranks, meet, interpreted, theirs), daemon=True
-            )
+            process = context.Process(target=_rank, args=(rank, ranks, meet, theirs), daemon=True)
             process.start()
             theirs.close()
             self._lines.append(ours)

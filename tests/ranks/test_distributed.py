@@ -94,7 +94,7 @@ def test_a_nan_of_a_later_rank_reaches_no_earlier_one() -> None:
 @pytest.mark.triton
 def test_the_triton_kernels_as_the_local_part() -> None:
     """Interpreted, so that what runs on cards is judged without one."""
-    group = Ranks(2, interpreted=True)
+    group = Ranks(2)
     try:
         sizes = {"batch": 1, "heads": 2, "seq_len": 200, "head_dim": 16, "value_dim": 12}
         group.judge(the_case("momentum", 2, **sizes), "fused")
