@@ -93,8 +93,10 @@ class Ranks:
             assert agreement.passes, f"{name} of {case.id} {form} {options}: {agreement}"
         return metered
 
-    def close(self) -> None:
-        """End them."""
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for line in self._lines:
             with contextlib.suppress(OSError):
                 line.send(None)
