@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ def join(device: str, rank: int, ranks: int, rendezvous: str) -> None:
         torch.cuda.set_device(rank)
         # Multicast takes the host's switch for itself, which others may share; nothing here needs it.
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-    else:
+    elif sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
