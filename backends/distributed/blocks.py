@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -16,7 +16,16 @@ from mtbench.spec import Case
 
 from ..torch_forms.softmax import BLOCK, online_step
 
-__all__ = ["Blocks", "ChunkedBlocks", "FusedBlocks"]
+__all__ = ["Blocks", "ChunkedBlocks", "FusedBlocks", "Rows"]
+
+
+class Rows(NamedTuple):
+    """What the backward knows of some queries: their whole rows, over all keys."""
+
+    q: torch.Tensor
+    o: torch.Tensor
+    do: torch.Tensor
+    lse: torch.Tensor
 
 
 class Blocks(Protocol):
@@ -29,16 +38,9 @@ class Blocks(Protocol):
         """o, and the logarithm of the rows' sums [batch, heads, n]."""
 
     def backward(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        o: torch.Tensor,
-        do: torch.Tensor,
-        lse: torch.Tensor,
-        causal: bool,
+        self, rows: Rows, k: torch.Tensor, v: torch.Tensor, causal: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What these keys add to dq, and these queries to dk and dv; o and lse are of the whole rows."""
+        """What these keys add to dq, and these queries to dk and dv."""
 
 
 class FusedBlocks:
@@ -67,19 +69,13 @@ class FusedBlocks:
         return o, lse
 
     def backward(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        o: torch.Tensor,
-        do: torch.Tensor,
-        lse: torch.Tensor,
-        causal: bool,
+        self, rows: Rows, k: torch.Tensor, v: torch.Tensor, causal: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `Blocks.backward`."""
         from ..triton.launch import start
         from ..triton.softmax_gradients import gradients
 
+        q, o, do, lse = rows
         return gradients(self._plan(q.shape[2], k.shape[2], causal), start, q, k, v, o, do, lse)
 
 
@@ -118,27 +114,21 @@ class ChunkedBlocks:
         return acc / total, ((top + total.log()) * math.log2(math.e)).squeeze(-1)
 
     def backward(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        o: torch.Tensor,
-        do: torch.Tensor,
-        lse: torch.Tensor,
-        causal: bool,
+        self, rows: Rows, k: torch.Tensor, v: torch.Tensor, causal: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `Blocks.backward`."""
+        q, o, do, lse = rows
         dq, dk, dv = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k, v))
         delta = (do.float() * o.float()).sum(-1, keepdim=True)
         dtype = q.dtype
-        for rows, keys, masked in self._squares(q.shape[2], k.shape[2], causal):
-            q_i, do_i, k_j, v_j = q[:, :, rows], do[:, :, rows], k[:, :, keys], v[:, :, keys]
+        for own, keys, masked in self._squares(q.shape[2], k.shape[2], causal):
+            q_i, do_i, k_j, v_j = q[:, :, own], do[:, :, own], k[:, :, keys], v[:, :, keys]
             scores = (q_i @ k_j.mT).float() * (self._scale * math.log2(math.e))
-            p = torch.exp2(scores - lse[:, :, rows, None])
+            p = torch.exp2(scores - lse[:, :, own, None])
             if masked:
-                p = p.masked_fill(self._hidden(rows.stop - rows.start, q.device), 0.0)
-            ds = (p * ((do_i @ v_j.mT).float() - delta[:, :, rows]) * self._scale).to(dtype)
-            dq[:, :, rows] += (ds @ k_j).float()
+                p = p.masked_fill(self._hidden(own.stop - own.start, q.device), 0.0)
+            ds = (p * ((do_i @ v_j.mT).float() - delta[:, :, own]) * self._scale).to(dtype)
+            dq[:, :, own] += (ds @ k_j).float()
             dk[:, :, keys] += (ds.mT @ q_i).float()
             dv[:, :, keys] += (p.to(dtype).mT @ do_i).float()
         return dq, dk, dv

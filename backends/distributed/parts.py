@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -12,7 +12,15 @@ from ..torch_forms import linear
 from .places import Place
 from .states import added, carried, pulled
 
-__all__ = ["ChunkedPart", "FusedPart", "Part"]
+__all__ = ["QKV", "ChunkedPart", "FusedPart", "Part"]
+
+
+class QKV(NamedTuple):
+    """Of a rank's positions, each contiguous [1, pairs, n, dim]."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
 
 
 class Part(Protocol):
@@ -22,31 +30,25 @@ class Part(Protocol):
     the states of all, [ranks, numbers] float32.
     """
 
-    def state(self, k: torch.Tensor, v: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def state(self, qkv: QKV) -> tuple[Any, torch.Tensor]:
         """What the later steps want to know, and the state that the part leaves."""
 
     def output(
         self,
         work: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         every: torch.Tensor,
         o: torch.Tensor,
     ) -> Any:
         """Fills `o`; what the backward wants."""
 
-    def state_back(
-        self, kept: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor, dq: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
+    def state_back(self, kept: Any, qkv: QKV, do: torch.Tensor, dq: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """Fills `dq`; what the last step wants, and what the other ranks' keys have to know."""
 
     def rest(
         self,
         kept: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         do: torch.Tensor,
         every: torch.Tensor,
         into: tuple[torch.Tensor, torch.Tensor],
@@ -67,36 +69,30 @@ class FusedPart:
         )
         self._size = self._segment.sum_size
 
-    def state(self, k: torch.Tensor, v: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def state(self, qkv: QKV) -> tuple[Any, torch.Tensor]:
         """See `Part.state`."""
-        own = self._segment.sums(k, v)
+        own = self._segment.sums(qkv.k, qkv.v)
         return own, self._segment.state(own)
 
     def output(
         self,
         work: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         every: torch.Tensor,
         o: torch.Tensor,
     ) -> Any:
         """See `Part.output`."""
-        return self._segment.output(q, k, v, work, self._carried(every, self._reaching()), o)
+        return self._segment.output(*qkv, work, self._carried(every, self._reaching()), o)
 
-    def state_back(
-        self, kept: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor, dq: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
+    def state_back(self, kept: Any, qkv: QKV, do: torch.Tensor, dq: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """See `Part.state_back`."""
-        adjoint = self._segment.query_gradients(q, k, v, do, kept, dq)
+        adjoint = self._segment.query_gradients(*qkv, do, kept, dq)
         return (kept, adjoint), self._segment.state_back(adjoint)
 
     def rest(
         self,
         kept: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         do: torch.Tensor,
         every: torch.Tensor,
         into: tuple[torch.Tensor, torch.Tensor],
@@ -104,7 +100,7 @@ class FusedPart:
         """See `Part.rest`."""
         last = self._carried(every, self._place.later()) if self._spec.causal else added(every)
         forward, adjoint = kept
-        self._segment.key_value_gradients(q, k, v, do, forward, adjoint, last, into)
+        self._segment.key_value_gradients(*qkv, do, forward, adjoint, last, into)
 
     def _reaching(self) -> dict[int, int]:
         return self._place.earlier() if self._spec.causal else self._place.to_end()
@@ -127,19 +123,17 @@ class ChunkedPart:
         else:
             self._apply = linear.applied(case)
 
-    def state(self, k: torch.Tensor, v: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def state(self, qkv: QKV) -> tuple[Any, torch.Tensor]:
         """See `Part.state`."""
         with torch.set_grad_enabled(self._backward):
-            leaves = tuple(x.detach().requires_grad_(self._backward) for x in (k, v))
+            leaves = tuple(x.detach().requires_grad_(self._backward) for x in qkv[1:])
             flat = self._flat(self._sums(*leaves))
         return (leaves, flat), flat.detach()
 
     def output(
         self,
         work: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         every: torch.Tensor,
         o: torch.Tensor,
     ) -> Any:
@@ -148,7 +142,7 @@ class ChunkedPart:
         reaching = self._place.earlier() if causal else self._place.to_end()
         first = carried(every, reaching, self._spec.beta, self._size, self._momentum)
         with torch.set_grad_enabled(self._backward):
-            q, k, v = leaves = tuple(x.detach().requires_grad_(self._backward) for x in (q, k, v))
+            q, k, v = leaves = tuple(x.detach().requires_grad_(self._backward) for x in qkv)
             if first is None:
                 first = self._flat(linear.no_state(k, v))
             before = first.detach().requires_grad_(self._backward)
@@ -157,9 +151,7 @@ class ChunkedPart:
         o.copy_(found.detach())
         return work, leaves, before, found
 
-    def state_back(
-        self, kept: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, do: torch.Tensor, dq: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
+    def state_back(self, kept: Any, qkv: QKV, do: torch.Tensor, dq: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """See `Part.state_back`."""
         work, leaves, before, found = kept
         wanted = [*leaves, before] if self._spec.causal else [leaves[0], before]
@@ -170,9 +162,7 @@ class ChunkedPart:
     def rest(
         self,
         kept: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        qkv: QKV,
         do: torch.Tensor,
         every: torch.Tensor,
         into: tuple[torch.Tensor, torch.Tensor],

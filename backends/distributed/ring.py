@@ -13,7 +13,7 @@ import torch
 
 from mtbench.spec import Case
 
-from .blocks import Blocks, ChunkedBlocks, FusedBlocks
+from .blocks import Blocks, ChunkedBlocks, FusedBlocks, Rows
 from .exchange import Exchange
 from .places import Piece
 
@@ -56,7 +56,8 @@ class Ring:
         for source, keys, values in self._around(k, v):
             own = [torch.zeros_like(x, dtype=torch.float32) for x in (*keys, *values)]
             for i, j, causal in self._meetings(source):
-                found = self._blocks.backward(q[i], keys[j], values[j], o[i], do[i], lse[i], causal)
+                rows = Rows(q[i], o[i], do[i], lse[i])
+                found = self._blocks.backward(rows, keys[j], values[j], causal)
                 for total, part in zip((dq[i], own[j], own[len(keys) + j]), found, strict=True):
                     total += part
             if pending is not None:  # what the ranks before have added for the same keys

@@ -11,7 +11,7 @@ import torch
 from mtbench.spec import Case
 
 from .exchange import Exchange, Pending
-from .parts import ChunkedPart, FusedPart, Part
+from .parts import QKV, ChunkedPart, FusedPart, Part
 from .places import Place, evenly
 
 __all__ = ["GROUPS", "Scan"]
@@ -65,28 +65,28 @@ class Scan:
         """The output of the rank's positions, contiguous [batch, heads, n, dim] as q, k and v, and what
         `backward` wants."""
         o = v.new_empty((*q.shape[:3], v.shape[3]))
-        q, k, v, into = self._grouped(q), self._grouped(k), self._grouped(v), self._grouped(o)  # type: ignore[assignment]
-        started = [self._started(*part.state(*kv)) for part, *kv in zip(self._parts, k, v, strict=True)]
+        grouped = [QKV(*x) for x in zip(*map(self._grouped, (q, k, v)), strict=True)]
+        started = [self._started(*part.state(x)) for part, x in zip(self._parts, grouped, strict=True)]
         kept = [
-            part.output(work, *qkv, pending.wait(), out)
-            for part, (work, pending), out, *qkv in zip(self._parts, started, into, q, k, v, strict=True)
+            part.output(work, qkv, pending.wait(), out)
+            for part, qkv, (work, pending), out in zip(
+                self._parts, grouped, started, self._grouped(o), strict=True
+            )
         ]
-        return o, (q, k, v, kept)
+        return o, (grouped, kept)
 
     def backward(self, kept: Any, do: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """dq, dk and dv, shaped as q, k and v."""
-        q, k, v, works = kept
-        b, h, n = do.shape[:3]
-        grads = [x[0].new_empty((b, h, n, x[0].shape[3])) for x in (q, k, v)]
+        grouped, works = kept
+        grads = [x.new_empty((*do.shape[:3], x.shape[3])) for x in grouped[0]]
         dq, dk, dv = map(self._grouped, grads)
-        dos = self._grouped(do)
-        each = list(zip(self._parts, works, q, k, v, dos, strict=True))
+        each = list(zip(self._parts, works, grouped, self._grouped(do), strict=True))
         started = [
-            self._started(*part.state_back(work, *inputs, out))
-            for (part, work, *inputs), out in zip(each, dq, strict=True)
+            self._started(*part.state_back(work, qkv, pull, out))
+            for (part, work, qkv, pull), out in zip(each, dq, strict=True)
         ]
-        for (part, _, *inputs), (work, pending), *into in zip(each, started, dk, dv, strict=True):
-            part.rest(work, *inputs, pending.wait(), (into[0], into[1]))
+        for (part, _, qkv, pull), (work, pending), *into in zip(each, started, dk, dv, strict=True):
+            part.rest(work, qkv, pull, pending.wait(), (into[0], into[1]))
         return grads[0], grads[1], grads[2]
 
     def _started(self, work: Any, state: torch.Tensor) -> tuple[Any, Pending]:
