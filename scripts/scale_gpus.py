@@ -280,9 +280,9 @@ class Ranked:
     def tasks(self, deadline: float) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         """In the order of what matters most."""
         sizes, modes = self.sizes, ("forward", "forward_backward")
-        if self.ranks > 1:
-            for kind, causal in itertools.product(("momentum", "linear", "softmax"), (True, False)):
-                yield f"check {kind}", lambda k=kind, c=causal: self.checked(k, c)
+        kinds = ("momentum", "linear", "softmax") if self.ranks > 1 else ()
+        for kind in kinds:
+            yield f"check {kind}", lambda k=kind: self.checked(k, True)
         for kind, mode in itertools.product(("momentum", "linear"), modes):
             yield f"{kind} {mode}", lambda k=kind, m=mode: self.measured(k, sizes["long"], m)
         for mode in modes:
@@ -298,6 +298,8 @@ class Ranked:
         for n in sizes["lengths"]:
             yield f"momentum {n}", lambda m=n: self.measured("momentum", m, "forward")
             yield f"linear {n}", lambda m=n: self.measured("linear", m, "forward")
+        for kind in kinds:
+            yield f"check {kind}, not causal", lambda k=kind: self.checked(k, False)
         if sizes["longest_step"]:
             for mode in modes:
                 yield f"longest {mode}", lambda m=mode: self.longest(m, deadline)

@@ -12,7 +12,7 @@ from mtbench.registry import BUILTIN_BACKENDS, entry_point_module, import_part
 
 __all__ = ["fingerprints"]
 
-DECIDING = ("spec.py", "inputs.py", "oracle", "measure", "frameworks", "sweep/measure.py")
+DECIDING = ("spec.py", "inputs.py", "oracle", "measure", "frameworks", "ranks", "sweep/measure.py")
 """Of mtbench itself. The rest plans, shows and stores."""
 
 
