@@ -1,12 +1,11 @@
-"""Where the positions of a sequence lie, and how the states of its parts combine. Imports no framework."""
+"""Where the positions of a sequence lie. Imports no framework."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-__all__ = ["Place", "evenly", "pieces_of", "weights_over"]
+__all__ = ["Place", "evenly", "pieces_of"]
 
 Piece = tuple[int, int]
 """Positions from the first on, up to and without the second."""
@@ -70,18 +69,3 @@ class Place:
     def to_end(self) -> dict[int, int]:
         """Every rank, and the positions after it."""
         return {other: sum(self.lengths[other + 1 :]) for other in range(self.ranks)}
-
-
-def weights_over(beta: float, positions: int) -> tuple[float, float]:
-    """``beta (1 - beta^n)`` and ``beta^n``: how a state's P goes into S, and what is left of it, n positions
-    on. Near beta = 1 a subtraction would cancel.
-
-    >>> weights_over(0.5, 1)
-    (0.25, 0.5)
-    """
-    if positions == 0:
-        return 0.0, 1.0
-    if beta == 0:
-        return 0.0, 0.0
-    exponent = positions * math.log(beta)
-    return -beta * math.expm1(exponent), math.exp(exponent)

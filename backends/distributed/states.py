@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from .places import weights_over
+from ..by_distance import carry, keep
 
 __all__ = ["added", "carried", "pulled"]
 
@@ -29,14 +29,12 @@ def carried(
     chosen = states[ranks[0] : ranks[-1] + 1]
     if not momentum:
         return chosen.sum(0)
-    weights = torch.tensor(
-        [weights_over(beta, distance) for distance in distances], dtype=torch.float32, device=states.device
-    )
+    carries, keeps = _weights(beta, distances, states.device)
     swings = chosen[:, size : 2 * size]
     together = torch.empty_like(states[0])
     torch.sum(chosen[:, :size], 0, out=together[:size])
-    together[:size].add_(weights[:, 0] @ swings)
-    torch.mv(swings.T, weights[:, 1], out=together[size : 2 * size])
+    together[:size].add_(carries @ swings)
+    torch.mv(swings.T, keeps, out=together[size : 2 * size])
     torch.sum(chosen[:, 2 * size :], 0, out=together[2 * size :])
     return together
 
@@ -53,12 +51,8 @@ def pulled(
     chosen = gradients[min(gaps) : max(gaps) + 1]
     together = chosen.sum(0)
     if momentum:
-        weights = torch.tensor(
-            [weights_over(beta, distance) for distance in gaps.values()],
-            dtype=torch.float32,
-            device=gradients.device,
-        )
-        swings = weights[:, 0] @ chosen[:, :size] + weights[:, 1] @ chosen[:, size : 2 * size]
+        carries, keeps = _weights(beta, list(gaps.values()), gradients.device)
+        swings = carries @ chosen[:, :size] + keeps @ chosen[:, size : 2 * size]
         together[size : 2 * size] = swings
     return together
 
@@ -66,3 +60,8 @@ def pulled(
 def added(states: torch.Tensor) -> torch.Tensor:
     """The sum over all ranks."""
     return states.sum(0)
+
+
+def _weights(beta: float, distances: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    """How P goes into S, and what is left of it, so many positions on: each [ranks] float32."""
+    return [torch.from_numpy(weight(beta, distances)).to(device) for weight in (carry, keep)]
