@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 
 import torch
 
@@ -22,8 +23,8 @@ def carried(
     """
     if not gaps:
         return None
-    ranks, distances = list(gaps), list(gaps.values())
-    if len(ranks) == 1 and (distances == [0] or not momentum):
+    ranks, distances = list(gaps), tuple(gaps.values())
+    if len(ranks) == 1 and (distances == (0,) or not momentum):
         return states[ranks[0]]
     # A slice, and no index of a weight of 0: what another rank's state holds may be NaN.
     chosen = states[ranks[0] : ranks[-1] + 1]
@@ -51,7 +52,7 @@ def pulled(
     chosen = gradients[min(gaps) : max(gaps) + 1]
     together = chosen.sum(0)
     if momentum:
-        carries, keeps = _weights(beta, list(gaps.values()), gradients.device)
+        carries, keeps = _weights(beta, tuple(gaps.values()), gradients.device)
         swings = carries @ chosen[:, :size] + keeps @ chosen[:, size : 2 * size]
         together[size : 2 * size] = swings
     return together
@@ -62,6 +63,7 @@ def added(states: torch.Tensor) -> torch.Tensor:
     return states.sum(0)
 
 
-def _weights(beta: float, distances: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+@functools.lru_cache(maxsize=64)  # a copy to a card waits for all that the card has to do
+def _weights(beta: float, distances: tuple[int, ...], device: torch.device) -> list[torch.Tensor]:
     """How P goes into S, and what is left of it, so many positions on: each [ranks] float32."""
     return [torch.from_numpy(weight(beta, distances)).to(device) for weight in (carry, keep)]
