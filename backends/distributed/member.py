@@ -16,7 +16,7 @@ from mtbench.spec import Case
 from .exchange import Exchange
 from .places import Place, evenly, pieces_of
 from .ring import Ring
-from .scan import GROUPS, Scan
+from .scan import Scan
 
 __all__ = ["TorchMember", "join", "pieces"]
 
@@ -77,7 +77,7 @@ class TorchMember:
         form: str,
         *,
         lengths: tuple[int, ...] | None = None,
-        groups: int = GROUPS,
+        groups: int | None = None,
         segments: int | None = None,
     ) -> None:
         if form == "fused":
@@ -95,7 +95,7 @@ class TorchMember:
             whole = tuple(last - first for ((first, last),) in every)
             place = Place(self._exchange.rank, whole)
             self._side = Scan(case, place, self._exchange, form, groups=groups, segments=segments)
-            self.config = {"algorithm": "states", "local": form, "groups": groups}
+            self.config = {"algorithm": "states", "local": form, "groups": self._side.groups}
         self._inputs: dict[str, list[torch.Tensor]] = {}
 
     def load(self, inputs: Inputs) -> None:

@@ -16,10 +16,10 @@ from .places import Place, evenly
 
 __all__ = ["GROUPS", "Scan"]
 
-GROUPS = 2
+GROUPS = {"cpu": 1, "cuda": 2}
 """Groups of (batch, head) pairs, each with a collective of its own: while one group's states are under way
 the next group's are summed, and while the last one's are the first one's output is made. No work is done
-twice."""
+twice. On a CPU a second group is as many more operators to start, and its gather has no core of its own."""
 
 
 class Scan:
@@ -34,7 +34,7 @@ class Scan:
         place: the rank's part of it.
         exchange: its end of the line.
         form: ``fused`` (Triton kernels) or ``chunked`` (PyTorch).
-        groups: see `GROUPS`.
+        groups: other than in `GROUPS`.
         segments: see `Segment`, for tests.
     """
 
@@ -45,13 +45,13 @@ class Scan:
         exchange: Exchange,
         form: str,
         *,
-        groups: int = GROUPS,
+        groups: int | None = None,
         segments: int | None = None,
     ) -> None:
-        pairs = case.batch * case.heads
+        pairs, groups = case.batch * case.heads, groups or GROUPS[case.device]
         cut = evenly(pairs, min(groups, pairs))
         local = {"batch": 1, "seq_len": place.lengths[place.rank], "world_size": 1}
-        self._case, self._exchange = case, exchange
+        self._exchange = exchange
         self._cut = list(pairwise([0, *accumulate(cut)]))
         parts: dict[int, Part] = {}
         for count in set(cut):
@@ -60,6 +60,8 @@ class Scan:
                 FusedPart(own, place, segments=segments) if form == "fused" else ChunkedPart(own, place)
             )
         self._parts = [parts[count] for count in cut]
+        self.groups = len(cut)
+        """Of the pairs there are."""
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """The output of the rank's positions, contiguous [batch, heads, n, dim] as q, k and v, and what

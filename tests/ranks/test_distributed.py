@@ -42,7 +42,7 @@ def test_any_split_agrees_with_the_oracle(count: int) -> None:
                 group.judge(the_case("momentum", count, batch=1, beta=beta), "chunked")
         if count == 2:
             group.judge(the_case("momentum", count, batch=1, heads=1), "chunked")
-            for groups in (1, 5):
+            for groups in (2, 5):
                 group.judge(the_case("momentum", count), "chunked", groups=groups)
         check_what_is_sent(group, count)
 
@@ -85,7 +85,7 @@ def test_the_triton_kernels_as_the_local_part() -> None:
     """Interpreted, so that what runs on cards is judged without one."""
     with Ranks(2) as group:
         sizes = {"batch": 1, "heads": 2, "seq_len": 200, "head_dim": 16, "value_dim": 12}
-        group.judge(the_case("momentum", 2, **sizes), "fused")
+        group.judge(the_case("momentum", 2, **sizes), "fused", groups=2)
         group.judge(the_case("softmax", 2, **sizes | {"seq_len": 96}), "fused")
 
 
