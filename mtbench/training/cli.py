@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,8 +27,13 @@ WITH_RESUME = ("--resume", "--time-limit")
 
 
 def train(
-    task: Annotated[str, typer.Option(help="What is learnt: copy.")] = "copy",
-    preset: Annotated[str, typer.Option(help="The task's sizes: paper, or short.")] = "paper",
+    task: Annotated[str, typer.Option(help="What is learnt: copy, digits, mnist, cifar10.")] = "copy",
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of a task's data, where it does not make its own.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="The task's sizes: paper, short, or card, where a task has that.")
+    ] = "paper",
     variant: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +71,10 @@ def train(
             "--capture/--no-capture", help="Whether a step is one CUDA graph. [default: on device cuda]"
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Fuse what is not attention by torch.compile."),
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
     parallel: Annotated[int, typer.Option(help="Trainings side by side on the device.", min=1)] = 1,
@@ -130,6 +140,7 @@ def train(
         asked = _asked(
             task,
             preset,
+            data=None if data is None else os.path.relpath(data),
             variants=(names(variant), names(attention), names(connection)),
             changes={
                 "epochs": epochs,
@@ -152,6 +163,7 @@ def train(
                 "device": device,
                 "precision": precision,
                 "capture": device == "cuda" if capture is None else capture,
+                "compiled": compiled,
             },
             threads=threads,
             parallel=parallel,
@@ -182,6 +194,7 @@ def _asked(
     task_name: str,
     preset_name: str,
     *,
+    data: str | None,
     variants: tuple[tuple[str, ...] | None, ...],
     changes: dict[str, int | float | None],
     momenta: dict[str, float | None],
@@ -198,7 +211,7 @@ def _asked(
     from mtbench.training.tasks import load_task
     from mtbench.training.variants import DEFAULT_VARIANTS, parse_variants, product
 
-    found = load_task(task_name)
+    found = load_task(task_name).open(data)
     named, attentions, connections = variants
     if named and (attentions or connections):
         raise BadInput("--variant names both: leave out --attention and --connection")
@@ -213,6 +226,7 @@ def _asked(
     backends, forms = kernels["backends"], kernels["forms"]
     return Asked(
         task=found,
+        data=data,
         preset_name=preset_name,
         preset=preset_of(found, preset_name, **changes),
         momenta=replace(found.momenta, **{name: x for name, x in momenta.items() if x is not None}),
@@ -224,6 +238,7 @@ def _asked(
             device=device,
             precision=kernels["precision"],  # type: ignore[arg-type]
             capture=bool(kernels["capture"]),
+            compiled=bool(kernels["compiled"]),
             threads=threads or max(1, cpus() // parallel),
         ),
     )

@@ -158,6 +158,8 @@ class TrainingRunner:
                 "job": job.to_dict(),
                 "checkpoint": str(self._folder.checkpoint(job.id).resolve()),
                 "every_s": self._settings.every_s,
+                # Of a run the first to be heard of measures what the device reaches.
+                "rated": not self._header["workers"],
             }
         )
         timeout, told = START_TIMEOUT_S, False
@@ -182,14 +184,15 @@ class TrainingRunner:
                     hello = message["hello"]
                     process.stage = f"epoch {hello.pop('epochs_before') + 1}"
                     known["parameters"] = hello.pop("parameters")
-                    self._header["workers"][f"torch on {job.kernels.device}"] = hello
+                    name = f"torch on {job.kernels.device}"
+                    self._header["workers"][name] = self._header["workers"].get(name, {}) | hello
                     self._folder.write_header(self._header)
             else:
                 ended = message["ended"]
                 return ended["status"], ended["reason"]
 
     def _keep(self, job: Job, process: ChildProcess, said: dict[str, Any]) -> None:
-        evaluation = said["evaluation"] or {"loss": None, "metric": None}
+        evaluation = said["evaluation"] or {"loss": None, "metric": None, "metric_error": None}
         row = EpochRow(
             job=job.id,
             epoch=said["epoch"],
@@ -202,6 +205,7 @@ class TrainingRunner:
             memory_method=said["memory_method"],
             held_out_loss=evaluation["loss"],
             held_out_metric=evaluation["metric"],
+            held_out_metric_error=evaluation["metric_error"],
         )
         process.stage = f"epoch {row.epoch + 2}"
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mtbench.training.settings import Job, Kernels
 from mtbench.training.step import Stepper
 from mtbench.training.tasks import load_task
 from mtbench.transformer.attention import BackendAttention
+from mtbench.transformer.fused import compile_parts
 
 __all__ = ["Trainer", "attention_by"]
 
@@ -62,13 +64,15 @@ class Trainer:
             BadInput: a checkpoint that is not this job's.
         """
         self.job, self._file, self._every_s, self._kept = job, checkpoint, every_s, kept
-        self._task = load_task(job.task)
+        self._task = load_task(job.task).open(job.data)
         if job.kernels.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         # The same beginning for every variant of a seed: its parameters have the same shapes.
         torch.manual_seed(job.seed)
         self._peak = RunningPeak(job.kernels.device)
         model = self._task.model(job.model, attention_by(job.kernels)).to(job.kernels.device)
+        if job.kernels.compiled:
+            compile_parts(model)
         self._stepper = Stepper(job, self._task, model)
         self.epoch = load_checkpoint(checkpoint, job=job.id, model=model, optimizer=self._stepper.optimizer)
         """How many are done."""
@@ -97,8 +101,7 @@ class Trainer:
             steps = self._stepper.finish(clock)
             evaluation = None
             if schedule.evaluates(self.epoch):
-                loss, metric = self._stepper.evaluate(self._held_out)
-                evaluation = {"loss": loss, "metric": metric}
+                evaluation = asdict(self._stepper.evaluate(self._held_out))
             peak = self._peak.read()
             self.epoch += 1
             yield {

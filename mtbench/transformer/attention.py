@@ -135,11 +135,20 @@ class MultiHeadAttention(nn.Module):
             memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
             lengths: the real keys of each batch entry.
         """
-        source = x if memory is None else memory
-        q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+        q, k, v = self.projected(x, x if memory is None else memory)
+        return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
+
+    def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
+        return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+
+    def mixed(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """The attention itself, between the projections: [batch, seq_len, heads x dim]."""
         if self.weighted:
             v = v * self.position_weight(v, lengths)
-        return self.out(self._attend(self.spec, q, k, v, lengths).flatten(2))  # type: ignore[no-any-return]
+        return self._attend(self.spec, q, k, v, lengths).flatten(2)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""

@@ -129,7 +129,7 @@ def test_a_checkpoint_that_is_none_is_refused(job: Any, fault: str, tmp_path: Pa
     elif fault == "no checkpoint":
         file.write_bytes(b"not a checkpoint")
     else:
-        torch.save({"format": 1, "job": job().id, "harm": _Harm()}, file)
+        torch.save({"format": 2, "job": job().id, "harm": _Harm()}, file)
     with pytest.raises(BadInput, match="delete it"):
         Trainer(job(), file, every_s=1)
 
