@@ -3,9 +3,9 @@ image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtbench.generation.results import Generated, GenerationRun
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Panels", "draw_panels", "planned"]
 
+Value = Callable[[Generated], float | None]
 Line = tuple[str, tuple[float, ...], tuple[float, ...]]
 """A variant, x and y."""
 
@@ -72,7 +73,10 @@ def planned(run: GenerationRun) -> list[Panels]:
                         lines=tuple(
                             (
                                 row.variant,
-                                tuple((n + 0.5) * row.positions / len(row.parts_s) for n in range(len(row.parts_s))),
+                                tuple(
+                                    (n + 0.5) * row.positions / len(row.parts_s)
+                                    for n in range(len(row.parts_s))
+                                ),
                                 tuple(1000 * s for s in row.parts_s),
                             )
                             for row in here
@@ -115,11 +119,11 @@ def _batches(rows: Sequence[Generated]) -> str:
     return " or ".join(map(str, found)) + (" image" if found == [1] else " images")
 
 
-def _by_size(rows: Sequence[Generated], title: str, unit: str, value: object) -> Panel:
+def _by_size(rows: Sequence[Generated], title: str, unit: str, value: Value) -> Panel:
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
         points = sorted(
-            (row.positions, y) for row in rows if row.variant == variant and (y := value(row)) is not None  # type: ignore[operator]
+            (row.positions, y) for row in rows if row.variant == variant and (y := value(row)) is not None
         )
         if points:
             xs, ys = zip(*points, strict=True)
@@ -137,7 +141,9 @@ def draw_panels(figure: Panels, looks: Mapping[str, Look]) -> dict[Format, bytes
         height = REPORT.panel_height_in + REPORT.margin_in
         canvas = Canvas(figsize=(REPORT.width_in, height), dpi=REPORT.dpi, layout="constrained")
         canvas.suptitle(clean(figure.title), fontsize=9, color=MUTED, x=0.01, ha="left")
-        for ax, panel in zip(canvas.subplots(1, len(figure.panels), squeeze=False)[0], figure.panels, strict=True):
+        for ax, panel in zip(
+            canvas.subplots(1, len(figure.panels), squeeze=False)[0], figure.panels, strict=True
+        ):
             _panel(ax, panel, looks)
         there = dict.fromkeys(line[0] for panel in figure.panels for line in panel.lines)
         canvas.legend(
@@ -159,7 +165,7 @@ def _panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
     ax.set_title(panel.title, loc="left")
     for variant, xs, ys in panel.lines:
         look = looks[variant]
-        style = {"color": look.color, "marker": look.marker, "markeredgecolor": PAPER}
+        style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markeredgecolor": PAPER}
         ax.plot(xs, ys, markeredgewidth=0.5, markersize=REPORT.marker_size, **style)
     values = [y for _, _, ys in panel.lines for y in ys]
     low, high = with_room(values)
@@ -167,9 +173,9 @@ def _panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
     measured_ticks(ax.yaxis, low, high)
     ax.set_ylim(low, high)
     if panel.x_log:
-        xs = sorted({x for _, points, _ in panel.lines for x in points})
+        places = sorted({x for _, points, _ in panel.lines for x in points})
         ax.set_xscale("log")
-        ax.set_xticks(xs, [f"{x:g}" for x in xs])
+        ax.set_xticks(places, [f"{x:g}" for x in places])
         ax.minorticks_off()
     else:
         ax.set_xlim(left=0)

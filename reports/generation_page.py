@@ -128,7 +128,7 @@ def _row(run: GenerationRun, row: Generated, published: Published | None) -> dic
 
 
 def _sheet(run: GenerationRun, row: Generated) -> dict[str, str] | None:
-    """A checkpoint's sheet of samples as the page has it; None where none, or none that is one, lies there."""
+    """A checkpoint's sheet of samples as the page has it; None where no PNG lies there."""
     file = run.folder / "samples" / f"{row.name}.png"
     if Path(row.name).name != row.name or file.is_symlink() or not file.is_file():
         return None

@@ -107,7 +107,6 @@ class TritonBackend(DeclaredBackend):
             config=plan.config,
         )
 
-
     def decoder(self, case: Case) -> Decoder:
         """See `mtbench.backend.Decodes`.
 

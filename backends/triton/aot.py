@@ -23,8 +23,7 @@ from triton.compiler import ASTSource
 
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
-from . import compile_all, shapes_of
-from . import decode_softmax
+from . import compile_all, decode_softmax, shapes_of
 from .decode import empty_state, step
 from .launch import Launch, enter, options
 from .plan import make_plan

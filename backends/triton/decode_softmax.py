@@ -33,13 +33,13 @@ class Cache(NamedTuple):
     """[batch, heads, room, head_dim]."""
     values: torch.Tensor
     """[batch, heads, room, value_dim]."""
-    count: torch.Tensor
+    taken: torch.Tensor
     """[1] int32, how many tokens there are."""
 
 
 @triton.jit(do_not_specialize=["room"])
 def read(
-    q, k, v, o, keys, values, count, room, factor,
+    q, k, v, o, keys, values, taken, room, factor,
     D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Eq 1 for one token by online softmax, its own key and value put into the cache.
@@ -50,7 +50,7 @@ def read(
     `factor` is scale * log2(e).
     """
     pair = tl.program_id(0).to(tl.int64)
-    n = tl.load(count)
+    n = tl.load(taken)
     d, e = tl.arange(0, BD), tl.arange(0, BV)
     in_head, in_value = d < D, e < DV
     query = tl.load(q + pair * D + d, mask=in_head, other=0.0).to(tl.float32) * factor  # [BD]
@@ -104,7 +104,7 @@ def empty_cache(
     return Cache(
         keys=torch.empty((batch, heads, room, head_dim), dtype=dtype, device=device),
         values=torch.empty((batch, heads, room, value_dim), dtype=dtype, device=device),
-        count=torch.zeros(1, dtype=torch.int32, device=device),
+        taken=torch.zeros(1, dtype=torch.int32, device=device),
     )
 
 
@@ -152,13 +152,11 @@ def step(
         {"D": head_dim, "DV": value_dim, "BD": tiles.head_dim, "BV": tiles.value_dim, "BN": tiles.keys},
         tiles,
     )
-    cache.count.add_(1)
+    cache.taken.add_(1)
     return o
 
 
 def _tiles(head_dim: int, value_dim: int) -> Tiles:
     columns, values = triton.next_power_of_2(head_dim), triton.next_power_of_2(value_dim)
     keys = max(16, ELEMENTS // max(columns, values))
-    return Tiles(
-        rows=0, keys=keys, head_dim=columns, value_dim=values, value_blocks=1, warps=4, stages=1
-    )
+    return Tiles(rows=0, keys=keys, head_dim=columns, value_dim=values, value_blocks=1, warps=4, stages=1)

@@ -20,7 +20,9 @@ class TritonDecoder:
     def __init__(self, case: Case) -> None:
         """See `mtbench.backend.Decodes.decoder`."""
         self._spec = case.spec
-        sizes: dict[str, Any] = {name: getattr(case, name) for name in ("batch", "heads", "head_dim", "value_dim")}
+        sizes: dict[str, Any] = {
+            name: getattr(case, name) for name in ("batch", "heads", "head_dim", "value_dim")
+        }
         self._kept: decode.DecodeState | decode_softmax.Cache
         if case.spec.kind == "softmax":
             dtype: torch.dtype = getattr(torch, case.dtype)
@@ -40,7 +42,7 @@ class TritonDecoder:
     def clear(self) -> None:
         """See `mtbench.backend.Decoder.clear`. What a cache held is not wiped: nothing reads it."""
         kept = self._kept
-        for tensor in (kept.count,) if isinstance(kept, decode_softmax.Cache) else kept:
+        for tensor in (kept.taken,) if isinstance(kept, decode_softmax.Cache) else kept:
             if tensor is not None:
                 tensor.zero_()
 
@@ -57,5 +59,5 @@ def decoder(case: Case) -> TritonDecoder:
         BadInput: attention that is not causal, grouped heads, or dims past the largest.
     """
     if not case.spec.causal or case.kv_heads != case.heads:
-        raise BadInput("the decoding kernels are for causal attention with as many heads of keys as of queries")
+        raise BadInput("the decoding kernels are for causal attention with as many heads of keys as queries")
     return TritonDecoder(case)

@@ -21,24 +21,30 @@ ROUNDS, EACH = 5, 8
 
 
 def rates(dtypes: tuple[str, ...]) -> Mapping[str, Any]:
-    """``copy_bytes_per_s``, reads and writes counted, and ``matmul_flop_per_s`` by dtype, of the first GPU."""
-    source, target = (torch.ones(COPIED_BYTES // 4, device="cuda") for _ in range(2))
-    copied = 2 * COPIED_BYTES / _fastest_s(lambda: target.copy_(source))
-    del source, target
-    products = {}
-    n = MATMUL_SIZE
-    for dtype in dtypes:
-        a, b = (torch.randn(n, n, device="cuda").to(getattr(torch, dtype)) for _ in range(2))
-        products[dtype] = 2 * n**3 / _fastest_s(lambda a=a, b=b: a @ b)
-        del a, b
+    """``copy_bytes_per_s``, reads and writes counted, and ``matmul_flop_per_s`` by dtype, of the GPU."""
+    found = {
+        "copy_bytes_per_s": 2 * COPIED_BYTES / _copy_s(),
+        "matmul_flop_per_s": {dtype: 2 * MATMUL_SIZE**3 / _product_s(dtype) for dtype in dtypes},
+    }
     torch.cuda.empty_cache()
-    return {"copy_bytes_per_s": copied, "matmul_flop_per_s": products}
+    return found
+
+
+def _copy_s() -> float:
+    source, target = (torch.ones(COPIED_BYTES // 4, device="cuda") for _ in range(2))
+    return _fastest_s(lambda: target.copy_(source))
+
+
+def _product_s(dtype: str) -> float:
+    size = (MATMUL_SIZE, MATMUL_SIZE)
+    a, b = (torch.randn(size, device="cuda").to(getattr(torch, dtype)) for _ in range(2))
+    return _fastest_s(lambda: a @ b)
 
 
 def _fastest_s(call: Callable[[], Any]) -> float:
     """Seconds of a call."""
     call()
-    found = []
+    found: list[float] = []
     for _ in range(ROUNDS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()

@@ -40,7 +40,10 @@ def judge_speeds(run: GenerationRun, published: Published) -> list[SpeedClaim]:
             continue
         ours, theirs = float(text), float(table[BASE])
         if variant == "softmax":
-            told, bound = f"Softmax generates fewer images a second than linear ({text} against {table[BASE]})", 1.0
+            told, bound = (
+                f"Softmax generates fewer images a second than linear ({text} against {table[BASE]})",
+                1.0,
+            )
         else:
             bound = (ours - _half_digit(text)) / (theirs + _half_digit(table[BASE]))
             told = (
@@ -73,7 +76,9 @@ def _judged(run: GenerationRun, variant: str, text: str, bound: float, *, below:
 def _pair(run: GenerationRun, variant: str) -> tuple[Generated, Generated] | None:
     """Both at the largest batch that both have."""
     drawn = {
-        (row.variant, row.batch): row for row in run.rows if row.trained_size and row.status == "ok" and row.seconds
+        (row.variant, row.batch): row
+        for row in run.rows
+        if row.trained_size and row.status == "ok" and row.seconds
     }
     batches = [batch for name, batch in drawn if name == variant and (BASE, batch) in drawn]
     return (drawn[variant, max(batches)], drawn[BASE, max(batches)]) if batches else None

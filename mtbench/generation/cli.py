@@ -36,11 +36,14 @@ def generate(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="float32; tf32 for its matrix products; bfloat16 by autocast. States are float32.")
+        str,
+        typer.Option(help="float32; tf32 for its matrix products; bfloat16 by autocast. States are float32."),
     ] = "float32",
     batch: Annotated[
         str | None,
-        typer.Option(help="Images at a time, several with commas. [default: 1,4096 on device cuda, 16 on cpu]"),
+        typer.Option(
+            help="Images at a time, several with commas. [default: 1,4096 on device cuda, 16 on cpu]"
+        ),
     ] = None,
     sizes: Annotated[
         str | None,
@@ -55,7 +58,7 @@ def generate(
         bool | None,
         typer.Option(
             "--capture/--no-capture",
-            help="Whether a pixel's step is one CUDA graph. [default: on device cuda, but with --backend own]",
+            help="Whether a pixel's step is one CUDA graph. [default: on device cuda, unless --backend own]",
         ),
     ] = None,
     compiled: Annotated[
@@ -63,9 +66,7 @@ def generate(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all CPUs]", min=1)] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A new folder. [default: mtbench-generate-TIME]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder. [default: mtbench-generate-TIME]")] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
     """Draw images from checkpoints, a pixel at a time, and leave a page.
@@ -148,7 +149,7 @@ def _asked(
         how=Drawing(
             device=device,
             backend=chosen,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             captured=captured,
             compiled=compiled,
             rounds=rounds,

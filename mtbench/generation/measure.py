@@ -117,8 +117,8 @@ def _drawn(source: Source, row: Generated, how: Drawing) -> tuple[Generated, Arr
         made = replace(made, check=check)
         if not check.agrees:
             reason = (
-                f"the parallel form gives an image another likelihood than the sampler, by {check.largest:.3g} "
-                f"bits/dim, and {check.tolerance:g} are allowed"
+                "the parallel form gives an image another likelihood than the sampler, by "
+                f"{check.largest:.3g} bits/dim, and {check.tolerance:g} are allowed"
             )
             made = replace(made, status="disagrees", reason=reason)
     return made, pixels.cpu().numpy().reshape(batch, *row.shape)
@@ -135,15 +135,15 @@ def load_model(source: Source, positions: int, device: str) -> PixelTransformer:
     model = PixelTransformer(config, BackendAttention("torch-eager"))
     try:
         state = torch.load(source.file, map_location="cpu", weights_only=True)
-        if state["job"] != job.id:
-            raise BadInput(f"{source.file} is a checkpoint of {state['job']}, and not of {job.id}")
+        of = state["job"]
         model.load_state_dict(state["model"])
-    except BadInput:
-        raise
     except Exception as error:
         raise BadInput(
-            f"{source.file} is no checkpoint that can be read ({type(error).__name__}): train it again"
+            f"{source.file} is no checkpoint of {job.id} that can be read ({type(error).__name__}): train it "
+            "again"
         ) from error
+    if of != job.id:
+        raise BadInput(f"{source.file} is a checkpoint of {of}, and not of {job.id}")
     return model.to(device).eval()
 
 
@@ -157,7 +157,9 @@ def _past_of(how: Drawing, model: PixelTransformer, batch: int, positions: int) 
         return past
     backend, size = load_backend(how.backend), model.config.size
     if not isinstance(backend, Decodes):
-        raise BadInput(f"--backend {how.backend}: it decodes nothing: triton does, and {OWN} is the model's own")
+        raise BadInput(
+            f"--backend {how.backend}: it decodes nothing: triton does, and {OWN} is the model's own"
+        )
     if reason := backend.unavailable(how.device):
         raise BadInput(f"--backend {how.backend} cannot run on {how.device} here: {reason}")
     decodes: Decodes = backend

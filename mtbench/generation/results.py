@@ -100,7 +100,9 @@ class Generated:
     def from_line(cls, line: Mapping[str, Any]) -> Generated:
         """The row that `to_line` wrote."""
         known = {part.name for part in fields(cls)}
-        data = {key: tuple(v) if isinstance(v, list) else v for key, v in line.items() if key in known}
+        data: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in line.items() if key in known
+        }
         check = data.pop("check", None)
         return cls(**data, check=None if check is None else Check(**check))
 
@@ -153,7 +155,8 @@ class GenerationFolder(LockedFolder):
 
     def _storage_error(self, name: str, error: OSError) -> StorageError:
         return StorageError(
-            f"{self.folder / name} cannot be written: {error.strerror}; {self.kept()}: make room and begin anew"
+            f"{self.folder / name} cannot be written: {error.strerror}; {self.kept()}: make room, and "
+            "begin anew"
         )
 
     def kept(self) -> str:

@@ -37,5 +37,5 @@ def sheet_png(images: Array) -> bytes:
             large if channels == 3 else large[..., :1]
         )
     out = io.BytesIO()
-    imsave(out, sheet, format="png", metadata={"Software": None})
+    imsave(out, sheet, format="png", pil_kwargs={"optimize": True})
     return out.getvalue()

@@ -139,7 +139,7 @@ class MultiHeadAttention(nn.Module):
         return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
 
     def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
+        """Q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
         return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
 
     def mixed(

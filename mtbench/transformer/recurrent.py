@@ -99,8 +99,8 @@ class Cached(Past):
         """See `Past.step`."""
         self._keys, self._values = self._with(self._keys, k), self._with(self._values, v)
         self._count += 1
-        kept = (x[:, :, : self._count] for x in (self._keys, self._values))
-        return _softmax(self.spec, q, *kept, None)
+        keys, values = (x[:, :, : self._count] for x in (self._keys, self._values))
+        return _softmax(self.spec, q, keys, values, None)
 
     def _with(self, kept: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
         """`kept`, or one of twice as many places, with the next of them taken."""

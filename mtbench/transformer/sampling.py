@@ -71,8 +71,8 @@ class Sampler:
         """
         if any(layer.attention.weighted for layer in model.layers):
             raise BadInput(
-                "momentum-released is trained with the weights of eq 14 and would generate by eq 12, which is "
-                "another function: generate from a momentum checkpoint"
+                "momentum-released is trained with the weights of eq 14 and would generate by eq 12, which "
+                "is another function: generate from a momentum checkpoint"
             )
         self.model, self.batch, self._bfloat16 = model.eval(), batch, bfloat16
         if bfloat16:

@@ -69,7 +69,7 @@ def test_what_does_not_fit_the_cache_is_one_line() -> None:
         module.step(AttentionSpec(kind="linear"), token, token, token, cache)
     with pytest.raises(BadInput, match=r"q must be \[2, 1, 8\] and contiguous, and is \[2, 1, 4\]"):
         module.step(SPEC, token[..., :4], token, token, cache)
-    with pytest.raises(BadInput, match="the cache is of torch.float32"):
+    with pytest.raises(BadInput, match=r"the cache is of torch\.float32"):
         module.step(SPEC, token, token.half(), token.half(), cache)
     with pytest.raises(BadInput, match="at most 256"):
         module.empty_cache(dtype=torch.float32, **{**sizes, "head_dim": 300})

@@ -181,7 +181,7 @@ def test_files_that_are_not_cifars(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=told):
             task.open(str(folder))
     file.unlink()
-    with pytest.raises(BadInput, match="has no data_batch_3.bin, plain or .gz: name the folder cifar-10"):
+    with pytest.raises(BadInput, match=r"has no data_batch_3\.bin, plain or \.gz: name the folder cifar-10"):
         task.open(str(folder))
 
 

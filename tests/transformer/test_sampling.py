@@ -19,12 +19,21 @@ from mtbench.transformer.sampling import Sampler  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-VARIANTS = ["softmax", "linear", "momentum", "momentum+momentum", "momentum+adaptive", "linear+adaptive-released"]
+VARIANTS = [
+    "softmax",
+    "linear",
+    "momentum",
+    "momentum+momentum",
+    "momentum+adaptive",
+    "linear+adaptive-released",
+]
 
 
 def model(variant: str, positions: int = 40, **sizes: Any) -> PixelTransformer:
     attention, _, connection = variant.partition("+")
-    size = sized(positions, **{"d_model": 32, "layers": 3, "heads": 2, "head_dim": 16, "feed_forward": 48, **sizes})
+    size = sized(
+        positions, **{"d_model": 32, "layers": 3, "heads": 2, "head_dim": 16, "feed_forward": 48, **sizes}
+    )
     torch.manual_seed(0)
     config = ModelConfig(
         size=size, attention=attention, connection=connection or "none", momenta=Momenta(beta=0.6, gamma=0.9)

@@ -113,15 +113,15 @@ def _records(name: str, text: bytes) -> Array:
     """
     if not text or len(text) % (1 + PIXELS):
         raise BadInput(
-            f"{name} is no file of CIFAR-10's binary version: {len(text)} bytes are no whole number of records "
-            f"of {1 + PIXELS}"
+            f"{name} is no file of CIFAR-10's binary version: {len(text)} bytes are no whole number of "
+            f"records of {1 + PIXELS}"
         )
     records = np.frombuffer(text, np.uint8).reshape(-1, 1 + PIXELS)
     if (wrong := records[:, 0] >= CLASSES).any():
         at = int(wrong.argmax())
         raise BadInput(
-            f"{name} is no file of CIFAR-10's binary version: record {at} has the label {records[at, 0]}, and "
-            f"labels are 0 to {CLASSES - 1}"
+            f"{name} is no file of CIFAR-10's binary version: record {at} has the label {records[at, 0]}, "
+            f"and labels are 0 to {CLASSES - 1}"
         )
     planes = records[:, 1:].reshape(-1, CHANNELS, SIDE * SIDE)
     return planes.transpose(0, 2, 1).reshape(-1, PIXELS)

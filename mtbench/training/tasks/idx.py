@@ -28,8 +28,8 @@ def read_idx(name: str, text: bytes, shape: tuple[int, ...]) -> Array:
         raise BadInput(f"{name} is not an IDX file: it begins with {text[:4].hex() or 'nothing'}")
     if text[2:4] != bytes((BYTES, axes)):
         raise BadInput(
-            f"{name} holds IDX data of kind {text[2]:#04x} with {text[3]} axes, and wanted are unsigned bytes "
-            f"({BYTES:#04x}) with {axes}"
+            f"{name} holds IDX data of kind {text[2]:#04x} with {text[3]} axes, and wanted are unsigned "
+            f"bytes ({BYTES:#04x}) with {axes}"
         )
     items, *found = struct.unpack(f">{axes}I", text[4:begin])
     if tuple(found) != shape:
@@ -37,6 +37,7 @@ def read_idx(name: str, text: bytes, shape: tuple[int, ...]) -> Array:
     size = items * int(np.prod(shape))
     if len(text) - begin != size or not items:
         raise BadInput(
-            f"{name} says that it holds {items} items, {size} bytes, and has {len(text) - begin} bytes of them"
+            f"{name} says that it holds {items} items, {size} bytes, and has {len(text) - begin} bytes of "
+            "them"
         )
     return np.frombuffer(text, np.uint8, offset=begin).reshape(items, *shape)

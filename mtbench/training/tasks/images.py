@@ -25,7 +25,7 @@ from mtbench.training.settings import Optimization, Preset, Schedule
 from mtbench.training.tasks import Task
 from mtbench.transformer.config import ModelConfig, ModelSize
 
-__all__ = ["VARIANTS", "Images", "ImageTask", "image_claims", "paper_preset", "read_data", "sized"]
+__all__ = ["VARIANTS", "ImageTask", "Images", "image_claims", "paper_preset", "read_data", "sized"]
 
 SYMBOLS = 257
 """Levels of a pixel, and the start (`mtbench.transformer.pixels`, which imports torch)."""

@@ -31,9 +31,10 @@ PUBLISHED = Published(
     source="Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579, "
     "table 1",
     remark=(
-        "One run each, without intervals; the adaptive one had fewer epochs than the others' 250. The paper's "
-        "figures were made by its released code, whose momentum attention and connections are others than the "
-        "paper's formulas, and which is given the first pixel of every image, where here it is predicted, too."
+        "One run each, without intervals; the adaptive one had fewer epochs than the others' 250. The "
+        "paper's figures were made by its released code, whose momentum attention and connections are others "
+        "than the paper's formulas, and which is given the first pixel of every image, where here it is "
+        "predicted, too."
     ),
     values={"metric": BITS},
     claims=image_claims(BITS),
@@ -74,8 +75,8 @@ class Mnist(ImageTask):
             optimization=Optimization(lr=5e-4, drop_epoch=8),
         ),
         "short": Preset(
-            why="A small model for some minutes, for a look on a CPU, held against 160 test images: too short "
-            "to test the paper by.",
+            why="A small model for some minutes, for a look on a CPU, held against 160 test images: too "
+            "short to test the paper by.",
             size=sized(PIXELS, d_model=64, layers=2, heads=4, head_dim=16, feed_forward=128),
             schedule=Schedule(
                 epochs=4,
