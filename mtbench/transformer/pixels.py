@@ -14,20 +14,54 @@ torch.Size([3, 16])
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
+from torch.nn import functional
 
 from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig
 from mtbench.transformer.logistics import LEVELS, level_log_probability
 from mtbench.transformer.model import Transformer
 
-__all__ = ["COMPONENTS", "START", "SYMBOLS", "PixelTransformer"]
+__all__ = ["COMPONENTS", "START", "SYMBOLS", "FewSymbols", "PixelTransformer"]
 
 COMPONENTS = 10
 """Logistics of a mixture, as in the paper."""
 START = LEVELS
 """The symbol before the first pixel."""
 SYMBOLS = LEVELS + 1
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a table, whose gradient is a product with a table of ones and zeros.
+
+    PyTorch's own gradient adds up the places of one symbol one after the other, and four fifths of an image
+    may be one level. The product takes as long whatever the symbols are, and adds in a fixed order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(symbols)
+        ctx.rows = len(table)
+        return functional.embedding(symbols, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        (symbols,) = ctx.saved_tensors
+        rows = torch.arange(ctx.rows, device=symbols.device)
+        here = (rows[:, None] == symbols.flatten()).to(gradient.dtype)
+        with torch.autocast(gradient.device.type, enabled=False):
+            return here @ gradient.flatten(0, -2), None
+
+
+class FewSymbols(nn.Embedding):
+    """An embedding of few symbols that come often."""
+
+    def forward(self, symbols: torch.Tensor) -> torch.Tensor:
+        """[..., width] of symbols [...]."""
+        return _Lookup.apply(self.weight, symbols)  # type: ignore[no-any-return]
 
 
 class PixelTransformer(Transformer):
@@ -38,6 +72,8 @@ class PixelTransformer(Transformer):
         if config.size.vocabulary != SYMBOLS:
             raise ValueError(f"a model of pixels reads {SYMBOLS} symbols, not {config.size.vocabulary}")
         super().__init__(config, attend, causal=True, outputs=3 * COMPONENTS)
+        plain = self.embedding.symbols
+        self.embedding.symbols = FewSymbols(*plain.weight.shape, _weight=plain.weight.detach())
 
     def forward(self, pixels: torch.Tensor, lengths: None = None) -> torch.Tensor:  # type: ignore[override]
         """Nats, [batch, positions], of levels of that shape in any dtype of whole numbers."""

@@ -149,7 +149,9 @@ class Sampler:
             x = torch.cat((model.embedding.symbols(self._level), encoding), -1)
             state = model.layers[0].connection.start(x)
             for layer, past in zip(model.layers, self.pasts, strict=True):
-                q, k, v = layer.attention.projected(x, x)
+                # Rounded once, as autocast would three times.
+                inner = x.to(torch.bfloat16) if self._bfloat16 else x
+                q, k, v = layer.attention.projected(inner, inner)
                 x, state = layer.finished(x, past.step(q, k, v).flatten(1), state)
             level, nats = self._drawn(x, torch.rand(self.batch, 2, device=self.device))
         self._level.copy_(level)

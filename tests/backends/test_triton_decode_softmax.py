@@ -24,11 +24,10 @@ SPEC = AttentionSpec(kind="softmax")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize(
-    ("head_dim", "value_dim", "n"), [(32, 32, 70), (1, 1, 5), (5, 72, 33), (256, 200, 5)]
-)
+@pytest.mark.parametrize(("head_dim", "value_dim", "n"), [(1, 1, 5), (5, 72, 20), (256, 200, 5)])
 def test_tokens_one_by_one_twice_over(dtype: str, head_dim: int, value_dim: int, n: int) -> None:
-    """Past one block of keys; and again, when the cache is cleared, which holds the first round's numbers."""
+    """Past one block of keys, which are 16 at 72; and again with the cache cleared, which still holds the
+    first round's numbers."""
     case = a_case(SPEC, dtype, head_dim, value_dim, seq_len=n)
     q, k, v = tensors(case)
     truth = attention(case, make_inputs(case))

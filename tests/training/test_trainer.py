@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from mtbench import BadInput  # noqa: E402
 from mtbench.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from mtbench.training.optimizer import clip_each, make_optimizer  # noqa: E402
+from mtbench.training.optimizer import FlatRAdam, clip_each, make_optimizer  # noqa: E402
 from mtbench.training.settings import Job, Kernels, Optimization  # noqa: E402
 from mtbench.training.trainer import Trainer  # noqa: E402
 
@@ -106,6 +106,28 @@ def test_each_gradient_is_clipped_alone() -> None:
     wanted = ([0.6, 0, 0.8], [0.3, 0, 0.4], [0.0, 0, 0])
     for parameter, gradient in zip(parameters, wanted, strict=True):
         torch.testing.assert_close(parameter.grad, torch.tensor(gradient), rtol=1e-5, atol=0)
+
+
+def test_one_tensor_of_all_parameters_is_trained_as_each_alone() -> None:
+    """Against torch's own, tensor by tensor, over steps with and without rectification; a parameter that gets
+    no gradient is one whose gradient is 0."""
+    settings: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "decoupled_weight_decay": True}
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatRAdam(ours.parameters(), **settings)
+    plain = torch.optim.RAdam(theirs.parameters(), **settings)
+    for step in range(12):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in ((ours, flat), (theirs, plain)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            if step == 7:
+                model[1].bias.grad = None if model is ours else torch.zeros(2)
+            optimizer.step()
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+    assert len({p.untyped_storage().data_ptr() for p in ours.parameters()}) == 1
 
 
 def test_weight_decay_is_decoupled() -> None:

@@ -91,11 +91,11 @@ def test_in_bfloat16_it_still_knows_what_it_draws() -> None:
 
 def test_compiled_it_draws_the_same() -> None:
     """The same random numbers; a level at the edge of two may fall either way by rounding."""
-    plain, _ = drawn(Sampler(model("momentum+adaptive", 12), past, 3))
-    fused, nats = drawn(Sampler(model("momentum+adaptive", 12), past, 3, compiled=True))
+    plain, _ = drawn(Sampler(model("linear", 12), past, 3))
+    fused, nats = drawn(Sampler(model("linear", 12), past, 3, compiled=True))
     assert (plain == fused).float().mean() > 0.9
     with torch.no_grad():
-        whole = model("momentum+adaptive", 12)(fused).double().sum(-1)
+        whole = model("linear", 12)(fused).double().sum(-1)
     assert nats.tolist() == pytest.approx(whole.tolist(), rel=1e-5)
 
 
