@@ -9,12 +9,23 @@ from dataclasses import dataclass
 
 from mtbench.training.metric import Metric
 from mtbench.training.results import EpochRow, Trained, TrainingRun
-from mtbench.training.summary import Estimate, estimate, of_variant
+from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
 from mtbench.training.variants import Variant
 
 from .format import count
 
-__all__ = ["Curve", "CurvePoint", "Curves", "Dot", "DotPanel", "Dots", "curves", "dots", "label"]
+__all__ = [
+    "Curve",
+    "CurvePoint",
+    "Curves",
+    "Dot",
+    "DotPanel",
+    "Dots",
+    "curves",
+    "dots",
+    "label",
+    "mean_metric",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +171,8 @@ def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
         (
             "final-quality",
             "Quality at the end",
-            "Small marks are seeds, large ones their mean with its 95% interval by Student's t.",
+            "Small marks are seeds, large ones their mean with its 95% interval: over seeds, by Student's t, "
+            + "or, of one seed, over its held-out data where that is known.",
             quality,
         ),
         (
@@ -200,10 +212,18 @@ def _panel(
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = of_variant(run, variant, "metric", metric) if metric else None
+            mean = mean_metric(run, variant, metric) if metric else None
             mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))
+
+
+def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | None:
+    """Over seeds; of one seed over its held-out data, where that has a spread."""
+    mean = of_variant(run, variant, "metric", metric)
+    if mean is None or mean.low is not None:
+        return mean
+    return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
 
 
 def label(variant: str) -> str:

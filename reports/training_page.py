@@ -24,7 +24,7 @@ from .style import THEMED, Look, variant_looks
 from .svg import inline_svg
 from .training_drawing import draw_training
 from .training_exports import steps_csv
-from .training_figures import Curves, Dots, curves, dots, label
+from .training_figures import Curves, Dots, curves, dots, label, mean_metric
 from .training_work import model_operations
 
 __all__ = ["write_training_report"]
@@ -172,10 +172,8 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
     cells: dict[str, dict[str, str]] = {}
     quantities: tuple[Quantity, ...] = ("loss", "metric", "seconds_per_epoch")
     for quantity in quantities:
-        found = of_variant(run, variant, quantity, metric)
-        if quantity == "metric" and found is not None and found.low is None:
-            # One seed tells nothing of seeds; its held-out data may tell something.
-            found = next((over for t in trained if (over := over_held_out(t)) is not None), found)
+        is_metric = quantity == "metric"
+        found = mean_metric(run, variant, metric) if is_metric else of_variant(run, variant, quantity)
         value, interval = "–", ""
         if found is not None:
             value, interval = _with_interval(found, geometric=quantity != "metric")
