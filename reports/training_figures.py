@@ -171,8 +171,7 @@ def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
         (
             "final-quality",
             "Quality at the end",
-            "Small marks are seeds, large ones their mean with its 95% interval: over seeds, by Student's t, "
-            + "or, of one seed, over its held-out data where that is known.",
+            "Small marks are seeds, large ones means with 95% intervals, of one seed over its held-out data.",
             quality,
         ),
         (

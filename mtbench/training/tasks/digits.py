@@ -52,13 +52,13 @@ class Digits(ImageTask):
             why="A smaller model for a fraction of a minute a variant, for a look on a CPU.",
             size=sized(PIXELS, d_model=64, layers=2, heads=4, head_dim=16, feed_forward=128),
             schedule=Schedule(
-                epochs=6,
+                epochs=4,
                 iterations=TRAINING // 25,
                 batch=25,
                 seq_len=PIXELS,
                 evaluation_batches=ALL,
             ),
-            optimization=Optimization(lr=3e-3, drop_epoch=4),
+            optimization=Optimization(lr=3e-3, drop_epoch=3),
         ),
     }
 
