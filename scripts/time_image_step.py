@@ -1,11 +1,11 @@
 """How long a training step on images takes, with and without torch.compile, and which kernels take it.
 
-``python scripts/time_image_step.py --out FOLDER`` on a machine with a GPU. The model is the paper's for MNIST,
-the step the one that `mtbench train --task mnist --preset card` runs, captured as a CUDA graph: data,
-forward, backward, clipping, RAdam. The images are noise of which four fifths are 0, as in MNIST. A line a
-variant and way: milliseconds a step by CUDA events, tokens a second, their share of what a product of two
-matrices reaches in the same run, and what ten epochs of MNIST would take; then the kernels that took most, of
-the last steps under a profiler. All of it is in FOLDER/steps.json.
+``python scripts/time_image_step.py --out FOLDER`` on a machine with a GPU. It has the paper's model of MNIST;
+the step is that of `mtbench train --task mnist --preset card`, captured as a CUDA graph: data, forward,
+backward, clipping, RAdam. The images are noise of which four fifths are 0, as in MNIST. A line a variant and
+way: milliseconds a step by CUDA events, tokens a second, their share of what a product of two matrices
+reaches in the same run, and what ten epochs of MNIST would take; then the kernels that took most, of the last
+steps under a profiler. All of it is in FOLDER/steps.json.
 """
 
 from __future__ import annotations
