@@ -61,7 +61,8 @@ class FewSymbols(nn.Embedding):
 
     def forward(self, symbols: torch.Tensor) -> torch.Tensor:
         """[..., width] of symbols [...]."""
-        return _Lookup.apply(self.weight, symbols)  # type: ignore[no-any-return]
+        found: torch.Tensor = _Lookup.apply(self.weight, symbols)  # type: ignore[no-untyped-call]
+        return found
 
 
 class PixelTransformer(Transformer):
@@ -72,8 +73,8 @@ class PixelTransformer(Transformer):
         if config.size.vocabulary != SYMBOLS:
             raise ValueError(f"a model of pixels reads {SYMBOLS} symbols, not {config.size.vocabulary}")
         super().__init__(config, attend, causal=True, outputs=3 * COMPONENTS)
-        plain = self.embedding.symbols
-        self.embedding.symbols = FewSymbols(*plain.weight.shape, _weight=plain.weight.detach())
+        table = self.embedding.symbols.weight.detach()
+        self.embedding.symbols = FewSymbols(len(table), table.shape[1], _weight=table)
 
     def forward(self, pixels: torch.Tensor, lengths: None = None) -> torch.Tensor:  # type: ignore[override]
         """Nats, [batch, positions], of levels of that shape in any dtype of whole numbers."""
