@@ -69,10 +69,10 @@ def generate(
     out: Annotated[Path | None, typer.Option(help="A new folder. [default: mtbench-generate-TIME]")] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
-    """Draw images from checkpoints, a pixel at a time, and leave a page.
+    """Draw images from checkpoints, and leave a page.
 
-    It says how many images a second, how long a pixel takes and what memory an image needs, and holds the
-    likelihood of what was drawn against the parallel form's.
+    A pixel at a time. It says how many images a second, how long a pixel takes and what memory an image needs,
+    and holds the likelihood of what was drawn against the parallel form's.
 
     Exit code: 0; 1 when a likelihood disagrees; 2 for bad input; 130 after Ctrl-C.
     """

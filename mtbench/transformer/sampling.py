@@ -105,6 +105,8 @@ class Sampler:
     def capture(self) -> None:
         """Hold a step as a CUDA graph. What it draws from then on are the random numbers of torch's generator
         all the same."""
+        # Both on one stream: what cuBLAS works in belongs to a stream, and had the capture to make it, it would
+        # lie in the graph's memory, and outlive it.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -113,7 +115,7 @@ class Sampler:
         torch.cuda.current_stream().wait_stream(stream)
         self.restart()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=stream):
             self._step()
         self.restart()
 
