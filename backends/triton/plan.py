@@ -10,8 +10,16 @@ import torch
 
 from mtbench.spec import Case
 
-from .tables import Decay, decay, forgotten, weights
-from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_gradient_tiles, softmax_tiles
+from .tables import Decay, decay, weights
+from .tiles import (
+    Tiles,
+    forgotten,
+    key_value_tiles,
+    linear_tiles,
+    query_tiles,
+    softmax_gradient_tiles,
+    softmax_tiles,
+)
 
 __all__ = ["MOST", "Cut", "Plan", "make_plan"]
 

@@ -14,20 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["HALF_UNIT", "Decay", "decay", "forgotten", "weights"]
+__all__ = ["Decay", "decay", "weights"]
 
 NEGLIGIBLE = 2.0**-26
 """Below it beta^n adds nothing to a float32 near 1."""
-
-HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
-"""What a product's operand is rounded by at the most, of itself, by what the product is taken in."""
-
-
-def forgotten(beta: float, chunk: int, dot: str) -> bool:
-    """Whether beta^(chunk + 2) is lost in the rounding of a product's operands. So much at the most is the
-    weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
-    """
-    return beta ** (chunk + 2) <= HALF_UNIT[dot]
 
 
 @dataclass(frozen=True, kw_only=True)
