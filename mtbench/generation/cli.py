@@ -71,8 +71,8 @@ def generate(
 ) -> None:
     """Draw images from checkpoints, and leave a page.
 
-    A pixel at a time. It says how many images a second, how long a pixel takes and what memory an image needs,
-    and holds the likelihood of what was drawn against the parallel form's.
+    A pixel at a time. It says how many images a second, how long a pixel takes and what memory an image
+    needs, and holds the likelihood of what was drawn against the parallel form's.
 
     Exit code: 0; 1 when a likelihood disagrees; 2 for bad input; 130 after Ctrl-C.
     """

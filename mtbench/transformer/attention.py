@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mtbench.backend import Applicable
 from mtbench.errors import BadInput
@@ -135,12 +136,20 @@ class MultiHeadAttention(nn.Module):
             memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
             lengths: the real keys of each batch entry.
         """
-        q, k, v = self.projected(x, x if memory is None else memory)
+        q, k, v = self.together(x) if memory is None else self.projected(x, memory)
         return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
 
     def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
         return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+
+    def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`projected` of one sequence by one product: x is read once, and its gradient is one sum."""
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
+        return self.split(q), self.split(k), self.split(v)
 
     def mixed(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: Sequence[int] | None = None

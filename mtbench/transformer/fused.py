@@ -23,6 +23,7 @@ def compile_parts(model: nn.Module) -> None:
     left as it is but for the projections."""
     for module in model.modules():
         if isinstance(module, Layer):
+            _compile(module.attention, "together")
             _compile(module.attention, "projected")
             if not isinstance(module, CrossLayer):
                 _compile(module, "finished")

@@ -45,7 +45,7 @@ class Layer(nn.Module):
         self, x: torch.Tensor, state: State, lengths: Sequence[int] | None = None
     ) -> tuple[torch.Tensor, State]:
         """The layer's output, [batch, seq_len, d_model], and its connection's state."""
-        q, k, v = self.attention.projected(x, x)
+        q, k, v = self.attention.together(x)
         return self.finished(x, self.attention.mixed(q, k, v, lengths), state)
 
     def finished(self, x: torch.Tensor, mixed: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:

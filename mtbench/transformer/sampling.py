@@ -105,7 +105,7 @@ class Sampler:
     def capture(self) -> None:
         """Hold a step as a CUDA graph. What it draws from then on are the random numbers of torch's generator
         all the same."""
-        # Both on one stream: what cuBLAS works in belongs to a stream, and had the capture to make it, it would
+        # Both on one stream: what cuBLAS works in belongs to a stream. Had the capture to make it, it would
         # lie in the graph's memory, and outlive it.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -151,7 +151,8 @@ class Sampler:
             x = torch.cat((model.embedding.symbols(self._level), encoding), -1)
             state = model.layers[0].connection.start(x)
             for layer, past in zip(model.layers, self.pasts, strict=True):
-                # Rounded once, as autocast would three times.
+                # Rounded once, as autocast would three times. Three products: the kernels that decode want
+                # their operands in a row, and one product would have to be cut.
                 inner = x.to(torch.bfloat16) if self._bfloat16 else x
                 q, k, v = layer.attention.projected(inner, inner)
                 x, state = layer.finished(x, past.step(q, k, v).flatten(1), state)
