@@ -202,8 +202,10 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
 
 
 def _matmul_rate(run: TrainingRun) -> float | None:
-    """Of products in the dtype of the run's, as its device was measured to reach; None where it was not."""
-    if not run.jobs:
+    """Of products in the dtype of the run's, as its device was measured to reach; None where it was not, or
+    where nobody has counted the model's operations."""
+    task = _task(run)
+    if task is None or not task.decoder:
         return None
     kernels = run.jobs[0].job.kernels
     found = read_ceilings(run.header.get("workers")).get(kernels.device)

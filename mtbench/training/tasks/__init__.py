@@ -43,6 +43,8 @@ class Task(ABC):
     """The paper's, of this task."""
     published: ClassVar[Published | None] = None
 
+    decoder: ClassVar[bool] = False
+    """Whether its model is one causal decoder, of whose operations a page knows the number."""
     held_out_of: ClassVar[str] = "batches"
     """What the values are of that `evaluated` gives."""
 

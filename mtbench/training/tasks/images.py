@@ -49,6 +49,7 @@ class ImageTask(Task):
 
     metric = BITS_PER_DIM
     causal = True
+    decoder = True
     held_out_of = "test images"
     shape: ClassVar[tuple[int, int, int]]
     """Rows, columns and channels."""
