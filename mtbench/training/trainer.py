@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def attention_by(kernels: Kernels) -> Any:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        lengths: Sequence[int] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if spec.kind not in made:
             made[spec.kind] = BackendAttention(kernels.backend(spec.kind), kernels.form(spec.kind))

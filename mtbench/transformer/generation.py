@@ -14,8 +14,6 @@ torch.Size([1, 7])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from mtbench.errors import BadInput
@@ -35,14 +33,14 @@ class Decoding:
         self,
         model: Transformer | EncoderDecoder,
         source: torch.Tensor | None = None,
-        source_lengths: Sequence[int] | None = None,
+        source_lengths: torch.Tensor | None = None,
     ) -> None:
         """At the first token.
 
         Args:
             model: a causal `Transformer`, or an `EncoderDecoder`.
             source: what an encoder reads, [batch, source_len]; of an `EncoderDecoder` alone.
-            source_lengths: its real symbols.
+            source_lengths: how many of its symbols are real, [batch].
 
         Raises:
             BadInput: an encoder, which sees all tokens at once, or a source where there is no encoder, or
@@ -99,7 +97,7 @@ def generate(
     prompt: torch.Tensor,
     count: int,
     source: torch.Tensor | None = None,
-    source_lengths: Sequence[int] | None = None,
+    source_lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The prompt [batch, n], n >= 1, and the `count` symbols that follow it, each the likeliest: [batch, n +
     count].

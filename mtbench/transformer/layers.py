@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -42,7 +40,7 @@ class Layer(nn.Module):
         self.connection = connection(config)
 
     def forward(
-        self, x: torch.Tensor, state: State, lengths: Sequence[int] | None = None
+        self, x: torch.Tensor, state: State, lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, State]:
         """The layer's output, [batch, seq_len, d_model], and its connection's state."""
         y, state = self.attended(x, self.attention(x, lengths=lengths), state)
@@ -72,7 +70,7 @@ class CrossLayer(Layer):
         x: torch.Tensor,
         state: State,
         memory: torch.Tensor,
-        memory_lengths: Sequence[int] | None = None,
+        memory_lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, State]:
         """As `Layer.forward`; memory is [batch, kv_len, d_model]."""
         y, state = self.attended(x, self.attention(x), state)

@@ -67,12 +67,12 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(size.d_model)
         self.head = nn.Linear(size.d_model, size.vocabulary)
 
-    def forward(self, tokens: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
-        """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths are the real ones of each
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths [batch] are the real ones of each
         entry."""
         return self.head(self.encoded(tokens, lengths))  # type: ignore[no-any-return]
 
-    def encoded(self, tokens: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
+    def encoded(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """What the head sees: [batch, seq_len, d_model]."""
         x = self.embedding(tokens)
         state = self.layers[0].connection.start(x)
@@ -100,7 +100,7 @@ class EncoderDecoder(nn.Module):
         self.head = nn.Linear(size.d_model, size.vocabulary)
 
     def forward(
-        self, source: torch.Tensor, target: torch.Tensor, source_lengths: Sequence[int] | None = None
+        self, source: torch.Tensor, target: torch.Tensor, source_lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
         """[batch, target_len, vocabulary] of source [batch, source_len] and target [batch, target_len]
         symbols."""

@@ -7,7 +7,6 @@ right. Layouts here are a model's: q, k and v are [batch, positions, heads, dim]
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -29,11 +28,11 @@ def key_weight(spec: AttentionSpec, distance: torch.Tensor) -> torch.Tensor:
     return torch.where(n >= 0, weight, 0.0)
 
 
-def real_keys(lengths: Sequence[int] | None, kv_len: int, device: torch.device) -> torch.Tensor | None:
+def real_keys(lengths: torch.Tensor | None, kv_len: int) -> torch.Tensor | None:
     """[batch, kv_len], true where a key is no padding; None where all are real."""
     if lengths is None:
         return None
-    return torch.arange(kv_len, device=device) < torch.tensor(tuple(lengths), device=device)[:, None]
+    return torch.arange(kv_len, device=lengths.device) < lengths[:, None]
 
 
 def plain_attention(
@@ -41,7 +40,7 @@ def plain_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    lengths: Sequence[int] | None = None,
+    lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Eq 1, 8, 13 or 14.
 
@@ -50,7 +49,7 @@ def plain_attention(
         q: [batch, seq_len, heads, head_dim].
         k: [batch, kv_len, heads, head_dim].
         v: [batch, kv_len, heads, value_dim].
-        lengths: the real keys of each batch entry; None is all of them.
+        lengths: the real keys of each batch entry, [batch] integers; None is all of them.
 
     Returns:
         [batch, seq_len, heads, value_dim], in the dtype of v.
@@ -60,7 +59,7 @@ def plain_attention(
     seen = torch.ones(1, 1, m, dtype=torch.bool, device=q.device)
     if spec.causal:
         seen = (torch.arange(n, device=q.device)[:, None] >= positions)[None]
-    real = real_keys(lengths, m, q.device)
+    real = real_keys(lengths, m)
     if real is not None:
         seen = seen & real[:, None, :]
     if spec.kind == "softmax":
