@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mtbench.training.published import Quantity
+from mtbench.training.metric import Metric
 from mtbench.training.results import EpochRow, Trained, TrainingRun
 from mtbench.training.summary import Estimate, estimate, of_variant
 from mtbench.training.variants import Variant
@@ -144,11 +144,12 @@ class Dots:
         return self.title
 
 
-def dots(run: TrainingRun, metric: str) -> list[Dots]:
+def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
     """Quality, and then speed and memory; without what no training has."""
+    unit = f"{metric.unit}, {metric.better} is better"
     quality = (
         _panel(run, "held-out loss", "loss", lambda t: t.loss, log=True),
-        _panel(run, f"held-out {metric}", "share of 1", lambda t: t.metric, quantity="metric"),
+        _panel(run, f"held-out {metric.name}", unit, lambda t: t.metric, metric=metric),
     )
     cost = (
         _panel(run, "throughput", "thousand tokens a second", _thousand_tokens),
@@ -190,16 +191,16 @@ def _panel(
     value: Callable[[Trained], float | None],
     *,
     log: bool = False,
-    quantity: Quantity | None = None,
+    metric: Metric | None = None,
 ) -> DotPanel:
-    """`quantity` is the one whose mean a summary has already."""
+    """`metric` is given where it is the task's own, whose mean a summary has already."""
     found = []
     for variant in run.variants:
         values = [x for t in run.of(variant) if (x := value(t)) is not None and math.isfinite(x)]
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = of_variant(run, variant, quantity) if quantity else None
+            mean = of_variant(run, variant, "metric", metric) if metric else None
             mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mtbench.training.claims import LEAST_SEEDS, VERDICTS, Judged, departures, judge
+from mtbench.training.metric import Metric
 from mtbench.training.published import Published, Quantity
 from mtbench.training.results import TrainingRun
-from mtbench.training.summary import Estimate, against, of_variant
+from mtbench.training.summary import Estimate, against, of_variant, over_held_out
 from mtbench.training.tasks import TASKS, Task, load_task
 
 from . import format as fmt
@@ -73,7 +74,7 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
     """The page's text."""
     from markupsafe import Markup
 
-    task = _task(run)
+    task, metric = _task(run), _metric(run)
     judged = [judge(claim, run, task) for claim in task.published.claims] if task and task.published else []
     shown = [
         {
@@ -86,7 +87,12 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
     return template("training.html.j2").render(
         style=styles("report.css", "several.css", "training.css"),
         title=task.title if task else "Training",
-        metric=_metric(run),
+        metric=metric,
+        held_out_of=task.held_out_of if task else "",
+        by_seed=any(
+            found.low is not None for v in run.variants if (found := of_variant(run, v, "metric")) is not None
+        ),
+        by_held_out=any(over_held_out(t) is not None for t in run),
         machine=header.machine_words(run, used_gpu=_device(run) == "cuda"),
         when=header.when(run),
         elapsed=header.elapsed(run),
@@ -96,11 +102,14 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         seeds=len({trained.job.seed for trained in run}),
         labels={variant: label(variant) for variant in run.variants},
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
-        verdicts=[(verdict, [_claim(j) for j in judged if j.verdict == verdict]) for verdict in VERDICTS],
+        verdicts=[
+            (verdict, [_claim(j, metric) for j in judged if j.verdict == verdict]) for verdict in VERDICTS
+        ],
         least_seeds=LEAST_SEEDS,
         departures=departures(run, task) if task else [],
         published=task.published if task else None,
-        rows=[_row(run, variant, task.published if task else None) for variant in run.variants],
+        rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
+        paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
         figures=shown,
         settings=_settings(run),
         unfinished=[t for t in run if not t.finished],
@@ -116,22 +125,26 @@ def _task(run: TrainingRun) -> Task | None:
     return load_task(name) if name in TASKS else None
 
 
-def _metric(run: TrainingRun) -> str:
+def _metric(run: TrainingRun) -> Metric:
     task = _task(run)
-    return task.metric if task else "metric"
+    return task.metric if task else Metric(name="metric", unit="the task's own", better="more")
 
 
 def _device(run: TrainingRun) -> str:
     return run.jobs[0].job.kernels.device if run.jobs else ""
 
 
-def _claim(judged: Judged) -> dict[str, Any]:
+def _claim(judged: Judged, metric: Metric) -> dict[str, Any]:
     """A claim as the page has it: what was measured, in words."""
     claim, found = judged.claim, judged.estimate
-    what = {"loss": "held-out loss", "metric": "held-out share", "seconds_per_epoch": "seconds an epoch"}
+    what = {
+        "loss": "held-out loss",
+        "metric": f"held-out {metric.name}",
+        "seconds_per_epoch": "seconds an epoch",
+    }
     told = ""
     if found is not None:
-        value, interval = _with_interval(found, geometric=claim.quantity != "metric")
+        value, interval = _with_interval(found, geometric=claim.quantity != "metric" or bool(claim.against))
         quantity = what[claim.quantity]
         of = f"{quantity} over {claim.against}'s" if claim.against else quantity
         told = f"{of}: {value}" + (f", 95% interval {interval}" if interval else "")
@@ -150,13 +163,16 @@ def _with_interval(found: Estimate, *, geometric: bool) -> tuple[str, str]:
     return value, ends.replace(", ", " to ")
 
 
-def _row(run: TrainingRun, variant: str, published: Published | None) -> dict[str, Any]:
+def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | None) -> dict[str, Any]:
     """A line of the table of results."""
     trained = run.of(variant)
     cells: dict[str, dict[str, str]] = {}
     quantities: tuple[Quantity, ...] = ("loss", "metric", "seconds_per_epoch")
     for quantity in quantities:
-        found = of_variant(run, variant, quantity)
+        found = of_variant(run, variant, quantity, metric)
+        if quantity == "metric" and found is not None and found.low is None:
+            # One seed tells nothing of seeds; its held-out data may tell something.
+            found = next((over for t in trained if (over := over_held_out(t)) is not None), found)
         value, interval = "–", ""
         if found is not None:
             value, interval = _with_interval(found, geometric=quantity != "metric")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,8 +27,13 @@ WITH_RESUME = ("--resume", "--time-limit")
 
 
 def train(
-    task: Annotated[str, typer.Option(help="What is learnt: copy.")] = "copy",
-    preset: Annotated[str, typer.Option(help="The task's sizes: paper, or short.")] = "paper",
+    task: Annotated[str, typer.Option(help="What is learnt: copy, listops, translation.")] = "copy",
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of a task's data, where it does not make its own.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="The task's sizes: paper, short, or card, where a task has that.")
+    ] = "paper",
     variant: Annotated[
         str | None,
         typer.Option(
@@ -130,6 +136,7 @@ def train(
         asked = _asked(
             task,
             preset,
+            data=None if data is None else os.path.relpath(data),
             variants=(names(variant), names(attention), names(connection)),
             changes={
                 "epochs": epochs,
@@ -182,6 +189,7 @@ def _asked(
     task_name: str,
     preset_name: str,
     *,
+    data: str | None,
     variants: tuple[tuple[str, ...] | None, ...],
     changes: dict[str, int | float | None],
     momenta: dict[str, float | None],
@@ -198,7 +206,7 @@ def _asked(
     from mtbench.training.tasks import load_task
     from mtbench.training.variants import DEFAULT_VARIANTS, parse_variants, product
 
-    found = load_task(task_name)
+    found = load_task(task_name).open(data)
     named, attentions, connections = variants
     if named and (attentions or connections):
         raise BadInput("--variant names both: leave out --attention and --connection")
@@ -213,6 +221,7 @@ def _asked(
     backends, forms = kernels["backends"], kernels["forms"]
     return Asked(
         task=found,
+        data=data,
         preset_name=preset_name,
         preset=preset_of(found, preset_name, **changes),
         momenta=replace(found.momenta, **{name: x for name, x in momenta.items() if x is not None}),

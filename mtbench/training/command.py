@@ -25,7 +25,7 @@ from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import KIND, TrainingRun
 from mtbench.training.runner import Settings, TrainingRunner
 from mtbench.training.settings import Job, Kernels, Preset
-from mtbench.training.tasks import Task
+from mtbench.training.tasks import Task, load_task
 from mtbench.training.variants import Variant
 from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig, Momenta
@@ -52,6 +52,8 @@ class Asked:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     kernels: Kernels
+    data: str | None = None
+    """The folder of the task's data, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,7 @@ def plan_jobs(asked: Asked) -> list[Job]:
                 schedule=asked.preset.schedule,
                 optimization=asked.preset.optimization,
                 kernels=asked.kernels,
+                data=asked.data,
             )
             _check_kernels(job, causal=asked.task.causal)
             jobs.append(job)
@@ -179,6 +182,7 @@ def run_training(
             "rows": [job.id for job in jobs],
             "jobs": [job.to_dict() for job in jobs],
         },
+        "data": dict(asked.task.fingerprints()),
         "environment": environment(threads=asked.kernels.threads, host=host),
         "code": _code(jobs),
         "workers": {},
@@ -202,6 +206,9 @@ def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outco
         jobs = [trained.job for trained in run]
         _check_device(jobs[0].kernels)
         header = dict(run.header)
+        task = load_task(jobs[0].task).open(jobs[0].data)
+        if dict(task.fingerprints()) != header.get("data", {}):
+            raise BadInput(f"the data of task {task.name} has changed since: put back what was there")
         now = {
             "environment": environment(threads=jobs[0].kernels.threads),
             "code": _code(jobs),

@@ -50,6 +50,8 @@ class EpochRow:
     held_out_loss: float | None = None
     """After the epoch, without dropout; None where it was not looked at."""
     held_out_metric: float | None = None
+    held_out_metric_error: float | None = None
+    """The standard error of that mean over the held-out data; None of fewer than two values."""
 
     @property
     def total_s(self) -> float:
@@ -75,14 +77,15 @@ class EpochRow:
             "memory_method": self.memory_method,
             "held_out_loss": json_float(self.held_out_loss),
             "held_out_metric": json_float(self.held_out_metric),
+            "held_out_metric_error": json_float(self.held_out_metric_error),
         }
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EpochRow:
         """The row that `to_line` wrote."""
         held_out = {
-            name: None if line[name] is None else read_float(line[name])
-            for name in ("held_out_loss", "held_out_metric")
+            name: None if line.get(name) is None else read_float(line[name])
+            for name in ("held_out_loss", "held_out_metric", "held_out_metric_error")
         }
         return cls(
             job=line["job"],

@@ -189,7 +189,7 @@ class TrainingRunner:
                 return ended["status"], ended["reason"]
 
     def _keep(self, job: Job, process: ChildProcess, said: dict[str, Any]) -> None:
-        evaluation = said["evaluation"] or {"loss": None, "metric": None}
+        evaluation = said["evaluation"] or {"loss": None, "metric": None, "metric_error": None}
         row = EpochRow(
             job=job.id,
             epoch=said["epoch"],
@@ -202,6 +202,7 @@ class TrainingRunner:
             memory_method=said["memory_method"],
             held_out_loss=evaluation["loss"],
             held_out_metric=evaluation["metric"],
+            held_out_metric_error=evaluation["metric_error"],
         )
         process.stage = f"epoch {row.epoch + 2}"
         with self._lock:

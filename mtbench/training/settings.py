@@ -146,6 +146,8 @@ class Job:
     schedule: Schedule
     optimization: Optimization
     kernels: Kernels
+    data: str | None = None
+    """The folder of the task's data, where it has one."""
 
     @property
     def id(self) -> str:
@@ -176,4 +178,5 @@ class Job:
             schedule=Schedule(**data["schedule"]),
             optimization=Optimization(**data["optimization"]),
             kernels=Kernels(**data["kernels"]),
+            data=data.get("data"),
         )

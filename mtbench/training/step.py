@@ -25,7 +25,7 @@ from mtbench.training.optimizer import clip_each, make_optimizer, set_lr
 from mtbench.training.settings import Job
 from mtbench.training.tasks import Task
 
-__all__ = ["Epoch", "Stepper"]
+__all__ = ["Epoch", "Evaluation", "Stepper"]
 
 WARM_UP = 3
 """Steps that are run plainly before one is captured, and before each of those that follow a new learning
@@ -42,6 +42,16 @@ class Epoch:
     """On a GPU by CUDA events around each step, in the order of its stream; on a CPU by the host's clock."""
     captured: int
     """How many of them were replays of a CUDA graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What held-out data says."""
+
+    loss: float
+    metric: float
+    metric_error: float | None
+    """The standard error of the metric, over the values that the task gives (`Task.evaluated`)."""
 
 
 class Stepper:
@@ -100,19 +110,21 @@ class Stepper:
         loss, metric = self._loss.tolist(), self._metric.tolist()
         return Epoch(loss=loss, metric=metric, seconds=seconds, captured=clock.replays)
 
-    def evaluate(self, data: Mapping[str, Array]) -> tuple[float, float]:
-        """Mean loss and metric over the steps of the data, without dropout."""
+    def evaluate(self, data: Mapping[str, Array]) -> Evaluation:
+        """Mean loss and metric over all of the data, without dropout. A step's data is on the device at a
+        time."""
         self.model.eval()
-        total = torch.zeros(2, device=self.device, dtype=torch.float64)
-        steps = len(next(iter(data.values())))
+        found = []
         with torch.no_grad():
-            on_device = {name: torch.from_numpy(array).to(self.device) for name, array in data.items()}
-            for at in range(steps):
+            for at in range(len(next(iter(data.values())))):
+                batch = {name: torch.from_numpy(array[at]).to(self.device) for name, array in data.items()}
                 with self._precision():
-                    loss, metric = self.task.loss(self.model, {n: t[at] for n, t in on_device.items()})
-                total += torch.stack((loss, metric))
-        loss_mean, metric_mean = (total / steps).tolist()
-        return loss_mean, metric_mean
+                    values = self.task.evaluated(self.model, batch)
+                found.append(torch.stack([x.double() for x in values]))
+        loss, metric = torch.cat(found, 1)
+        count = len(metric)
+        error = (metric.std() / count**0.5).item() if count > 1 else None
+        return Evaluation(loss=loss.mean().item(), metric=metric.mean().item(), metric_error=error)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.job.kernels.precision != "bfloat16":

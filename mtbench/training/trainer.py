@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Trainer:
             BadInput: a checkpoint that is not this job's.
         """
         self.job, self._file, self._every_s, self._kept = job, checkpoint, every_s, kept
-        self._task = load_task(job.task)
+        self._task = load_task(job.task).open(job.data)
         if job.kernels.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         # The same beginning for every variant of a seed: its parameters have the same shapes.
@@ -97,8 +98,7 @@ class Trainer:
             steps = self._stepper.finish(clock)
             evaluation = None
             if schedule.evaluates(self.epoch):
-                loss, metric = self._stepper.evaluate(self._held_out)
-                evaluation = {"loss": loss, "metric": metric}
+                evaluation = asdict(self._stepper.evaluate(self._held_out))
             peak = self._peak.read()
             self.epoch += 1
             yield {

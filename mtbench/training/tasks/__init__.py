@@ -10,17 +10,19 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from mtbench.errors import BadInput, nearest
 from mtbench.inputs import Array
+from mtbench.training.metric import Metric
 from mtbench.training.published import Published
 from mtbench.training.settings import Preset, Schedule
 from mtbench.transformer.config import ModelConfig, ModelSize, Momenta
 
 __all__ = ["TASKS", "Task", "load_task"]
 
-TASKS: Mapping[str, str] = {"copy": "mtbench.training.tasks.copy"}
+TASKS: Mapping[str, str] = {name: f"mtbench.training.tasks.{name}" for name in ("copy", "listops")}
 """By name, the module of each."""
 
 
@@ -30,8 +32,8 @@ class Task(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """As a page's heading has it."""
-    metric: ClassVar[str]
-    """What `loss` gives beside the loss, a share of 1, more of which is better: ``accuracy``."""
+    metric: ClassVar[Metric]
+    """What `loss` gives beside the loss."""
     causal: ClassVar[bool]
     """Whether its model's self-attention is, for what a backend does is checked before anything starts."""
     presets: ClassVar[Mapping[str, Preset]]
@@ -39,6 +41,23 @@ class Task(ABC):
     momenta: ClassVar[Momenta]
     """The paper's, of this task."""
     published: ClassVar[Published | None] = None
+
+    held_out_of: ClassVar[str] = "batches"
+    """What the values are of that `evaluated` gives."""
+
+    def open(self, data: str | None) -> Self:
+        """The task with its data, from a folder. One that makes its data is itself, and needs none.
+
+        Raises:
+            BadInput: the data is not there, or is not what it should be; the line says what to put where.
+        """
+        if data is not None:
+            raise BadInput(f"--data {data}: the task {self.name} makes its own data: leave it out")
+        return self
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of an opened task, a digest of each file it has read, by its name."""
+        return {}
 
     @abstractmethod
     def check(self, size: ModelSize, schedule: Schedule) -> None:
@@ -62,6 +81,12 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """The mean loss of one step's tensors and the metric, both of no dimension, on the device."""
+
+    def evaluated(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The same of held-out data, [values] each: of the whole batch one, or of each of its sequences. The
+        mean over all of them is what counts."""
+        loss, metric = self.loss(model, batch)
+        return loss.reshape(1), metric.reshape(1)
 
 
 def load_task(name: str) -> Task:
