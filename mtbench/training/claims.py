@@ -43,7 +43,7 @@ class Judged:
 def judge(claim: Claim, run: TrainingRun, task: Task) -> Judged:
     """By the rule above."""
     measured = (
-        of_variant(run, claim.variant, claim.quantity, task.metric)
+        of_variant(run, claim.variant, claim.quantity, task.measured(claim.quantity))
         if claim.against is None
         else against(run, claim.variant, claim.against, claim.quantity)
     )

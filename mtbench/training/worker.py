@@ -32,7 +32,9 @@ def main(handle: int) -> None:
         framework = load_framework("torch")
         framework.start(job.kernels.device, job.kernels.threads)
         try:
-            _train(channel, job, Path(order["checkpoint"]), order["every_s"], framework)
+            _train(
+                channel, job, Path(order["checkpoint"]), Path(order["shared"]), order["every_s"], framework
+            )
         except Exception as error:  # noqa: BLE001  (whatever a kernel raises is how the job ended)
             traceback.print_exc()
             status = "oom" if framework.is_out_of_memory(error) else "error"
@@ -67,7 +69,9 @@ class _Runner:
         return answer
 
 
-def _train(channel: Channel, job: Job, checkpoint: Path, every_s: float, framework: Any) -> None:
+def _train(
+    channel: Channel, job: Job, checkpoint: Path, shared: Path, every_s: float, framework: Any
+) -> None:
     from mtbench.training.trainer import Trainer
 
     device = job.kernels.device
@@ -76,7 +80,7 @@ def _train(channel: Channel, job: Job, checkpoint: Path, every_s: float, framewo
         channel.send({"ended": {"status": "error", "reason": problem}})
         return
     runner = _Runner(channel)
-    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept)
+    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept, shared=shared)
     hello = {"parameters": trainer.parameters, "epochs_before": trainer.epoch}
     channel.send({"hello": framework.environment(device) | hello})
     for row in trainer.run():

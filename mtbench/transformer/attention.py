@@ -14,7 +14,7 @@ from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec, Case
 from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig
-from mtbench.transformer.plain import key_weight
+from mtbench.transformer.plain import denominator, key_weight
 
 __all__ = ["Attend", "BackendAttention", "MultiHeadAttention"]
 
@@ -106,7 +106,7 @@ class MultiHeadAttention(nn.Module):
     """Queries of one sequence on the keys and values of another, or of its own.
 
     ``momentum-released`` weights the values by eq 14's ``gamma (1 - beta^(N-j+1)) / (1 - beta)`` and is
-    linear attention of those.
+    linear attention of those. The bare attentions are the others times their denominators (`denominator`).
     """
 
     def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool) -> None:
@@ -121,7 +121,7 @@ class MultiHeadAttention(nn.Module):
         self.spec = config.spec(causal=causal)
         """What is computed between the projections, over positions side by side."""
         self.momentum_spec = config.spec(causal=False)
-        self.weighted = config.weighted(causal=causal)
+        self.weighted, self.bare = config.weighted(causal=causal), config.bare
         self._attend = attend
         self._weights: dict[Any, torch.Tensor] = {}
 
@@ -139,7 +139,10 @@ class MultiHeadAttention(nn.Module):
         q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
         if self.weighted:
             v = v * self.position_weight(v, lengths)
-        return self.out(self._attend(self.spec, q, k, v, lengths).flatten(2))  # type: ignore[no-any-return]
+        o = self._attend(self.spec, q, k, v, lengths)
+        if self.bare:
+            o = (o * denominator(self.spec, q, k, lengths)).to(o.dtype)
+        return self.out(o.flatten(2))  # type: ignore[no-any-return]
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""

@@ -35,8 +35,8 @@ def model_form(backend: Backend, case: Case, form: str | None = None) -> str:
     found = form_for(backend, case, form)
     if case.lengths is not None and not getattr(backend, "lengths_at_call", False):
         raise BadInput(
-            f"backend {backend.name!r} settles lengths when a kernel is built (it has no lengths_at_call), and "
-            "a model's batches each have their own: torch-eager, torch-compile and triton take them at a call"
+            f"backend {backend.name!r} settles lengths when a kernel is built (no lengths_at_call), and a "
+            "model's batches each have their own: torch-eager, torch-compile and triton take them at a call"
         )
     if less := partial_of(backend, case, found):
         raise BadInput(f"backend {backend.name!r}, form {found}: it is {less}, so no model can use it")

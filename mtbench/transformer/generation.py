@@ -43,14 +43,18 @@ class Decoding:
             source_lengths: how many of its symbols are real, [batch].
 
         Raises:
-            BadInput: an encoder, which sees all tokens at once, or a source where there is no encoder, or
-            none
-                where there is one.
+            BadInput: an encoder, which sees all tokens at once; attention without normaliser; or a source
+                where there is no encoder, or none where there is one.
         """
         if isinstance(model, Transformer) and not model.causal:
             raise BadInput("an encoder sees all tokens at once: generate with a causal model")
         if isinstance(model, EncoderDecoder) != (source is not None):
             raise BadInput("a source goes with an encoder-decoder, and an encoder-decoder with a source")
+        if model.config.bare:
+            raise BadInput(
+                f"{model.config.attention}: attention without normaliser is written for whole sequences, and "
+                "not for one token at a time"
+            )
         self.model = model.eval()
         self.position = 0
         self.pasts = [past(_recurrent_spec(layer.attention)) for layer in model.layers]

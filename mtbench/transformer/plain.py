@@ -12,7 +12,7 @@ import torch
 
 from mtbench.spec import AttentionSpec
 
-__all__ = ["key_weight", "phi", "plain_attention", "real_keys"]
+__all__ = ["denominator", "key_weight", "phi", "plain_attention", "real_keys"]
 
 
 def phi(x: torch.Tensor) -> torch.Tensor:
@@ -33,6 +33,28 @@ def real_keys(lengths: torch.Tensor | None, kv_len: int) -> torch.Tensor | None:
     if lengths is None:
         return None
     return torch.arange(kv_len, device=lengths.device) < lengths[:, None]
+
+
+def denominator(
+    spec: AttentionSpec, q: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """What linear and momentum attention divide by, ``phi(q_i) . z_i + eps``, over sqrt(N): so much times
+    them is attention without normaliser of maps that are scaled by N^-1/4 each.
+
+    N is each sequence's own length, so that padding changes nothing; the released code, which has a fixed
+    length of padded sequences, takes that. In float32 at the least: [batch, seq_len, heads, 1] of q [batch,
+    seq_len, heads, head_dim] and k [batch, kv_len, heads, head_dim].
+    """
+    wide = q.dtype if q.dtype == torch.float64 else torch.float32
+    fq, fk = phi(q.to(wide)), phi(k.to(wide))
+    real = real_keys(lengths, k.shape[1])
+    if real is not None:
+        fk = torch.where(real[:, :, None, None], fk, 0.0)
+    z = fk.cumsum(1) if spec.causal else fk.sum(1, keepdim=True)
+    total = (fq * z).sum(-1, keepdim=True) + spec.eps
+    if lengths is None:
+        return total * math.sqrt(1 / k.shape[1])
+    return total * lengths.to(wide).rsqrt()[:, None, None, None]
 
 
 def plain_attention(
