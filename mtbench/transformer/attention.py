@@ -139,7 +139,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
         if self.weighted:
             v = v * self.position_weight(v, lengths)
-        o = self._attend(self.spec, q, k, v, lengths)
+        # Padding lies behind all that is real, where a causal query does not look.
+        o = self._attend(self.spec, q, k, v, None if self.causal else lengths)
         if self.bare:
             o = (o * denominator(self.spec, q, k, lengths)).to(o.dtype)
         return self.out(o.flatten(2))  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ ATTENTION_KINDS: Mapping[str, str] = {
     "linear": "linear attention (eq 8)",
     "momentum": "momentum attention (eq 12, 13)",
     "momentum-released": "the released code's momentum attention: the weights of eq 14 under a causal mask",
-    "linear-bare": "linear attention without normaliser, q and k scaled by N^-1/4, as the released code's LRA",
+    "linear-bare": "linear attention without normaliser, q and k scaled by N^-1/4: the released LRA code",
     "momentum-bare": "momentum attention in the same way (eq 12 to 14 without the division)",
 }
 """By name. Where it is not causal ``momentum-released`` is ``momentum``: eq 14 for both."""

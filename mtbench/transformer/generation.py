@@ -23,7 +23,7 @@ from mtbench.transformer.layers import CrossLayer
 from mtbench.transformer.model import EncoderDecoder, Transformer
 from mtbench.transformer.recurrent import Memory, past
 
-__all__ = ["Decoding", "generate"]
+__all__ = ["Decoding", "generate", "translate"]
 
 
 class Decoding:
@@ -121,3 +121,43 @@ def generate(
         if at + 1 >= prompt.shape[1]:
             tokens.append(logits.argmax(-1))
     return torch.stack(tokens, 1)
+
+
+LOOKS = 8
+"""Tokens between two looks at whether all sentences have ended: each waits for the device."""
+
+
+@torch.no_grad()
+def translate(
+    model: EncoderDecoder,
+    source: torch.Tensor,
+    source_lengths: torch.Tensor,
+    *,
+    begin: int,
+    end: int,
+    most: int,
+) -> torch.Tensor:
+    """The likeliest symbol after the likeliest, until each sentence has said `end`, or for `most` symbols.
+
+    Args:
+        model: what translates.
+        source: [batch, source_len] symbols.
+        source_lengths: how many of them are real, [batch].
+        begin: what every target begins with, which is not in what is returned.
+        end: what it ends with.
+        most: symbols of a target at most.
+
+    Returns:
+        [batch, n] symbols, n <= most; `end` from where a sentence ends on.
+    """
+    decoding = Decoding(model, source, source_lengths)
+    token = torch.full((len(source),), begin, dtype=torch.long, device=source.device)
+    ended = torch.zeros_like(token, dtype=torch.bool)
+    said = []
+    for at in range(most):
+        token = decoding.step(token).argmax(-1).masked_fill(ended, end)
+        ended = ended | (token == end)
+        said.append(token)
+        if at % LOOKS == LOOKS - 1 and bool(ended.all()):
+            break
+    return torch.stack(said, 1)

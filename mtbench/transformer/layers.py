@@ -57,11 +57,11 @@ class Layer(nn.Module):
 
 
 class CrossLayer(Layer):
-    """A layer that also attends to another sequence, behind its causal self-attention, over a plain residual:
-    the momentum connection is the self-attention's alone."""
+    """A layer that also attends to another sequence, behind its self-attention, over a plain residual: the
+    momentum connection is the self-attention's alone."""
 
-    def __init__(self, config: ModelConfig, attend: Attend) -> None:
-        super().__init__(config, attend, causal=True)
+    def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool = True) -> None:
+        super().__init__(config, attend, causal=causal)
         self.cross = MultiHeadAttention(config, attend, causal=False)
         self.norm_cross = nn.LayerNorm(config.size.d_model)
 
@@ -71,9 +71,10 @@ class CrossLayer(Layer):
         state: State,
         memory: torch.Tensor,
         memory_lengths: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, State]:
         """As `Layer.forward`; memory is [batch, kv_len, d_model]."""
-        y, state = self.attended(x, self.attention(x), state)
+        y, state = self.attended(x, self.attention(x, lengths=lengths), state)
         return self.fed(self.crossed(y, self.cross(y, memory, memory_lengths))), state
 
     def crossed(self, y: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -100,13 +100,17 @@ class EncoderDecoder(nn.Module):
         self.head = nn.Linear(size.d_model, size.vocabulary)
 
     def forward(
-        self, source: torch.Tensor, target: torch.Tensor, source_lengths: torch.Tensor | None = None
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        source_lengths: torch.Tensor | None = None,
+        target_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[batch, target_len, vocabulary] of source [batch, source_len] and target [batch, target_len]
-        symbols."""
+        symbols, of which so many are real, [batch]."""
         memory = self.encoder.encoded(source, source_lengths)
         x = self.embedding(target)
         state = self.layers[0].connection.start(x)
         for layer in self.layers:
-            x, state = layer(x, state, memory, source_lengths)
+            x, state = layer(x, state, memory, source_lengths, target_lengths)
         return self.head(self.norm(x))  # type: ignore[no-any-return]

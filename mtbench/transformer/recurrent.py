@@ -16,6 +16,10 @@ from mtbench.transformer.plain import key_weight, phi, real_keys
 __all__ = ["Cached", "Memory", "Past", "Summed", "past"]
 
 
+ROOM = 16
+"""Tokens that a cache of keys and values has room for at first."""
+
+
 class Past(ABC):
     """What the tokens so far left behind, of one layer."""
 
@@ -38,6 +42,7 @@ class Summed(Past):
 
     def step(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See `Past.step`."""
+        q, k, v = (_wide(x) for x in (q, k, v))
         spec, fq, fk = self.spec, phi(q), phi(k)
         added = fk[..., :, None] * v[..., None, :]  # [batch, heads, head_dim, value_dim]
         if self._sums is None:
@@ -65,19 +70,27 @@ class Cached(Past):
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
-        self._keys: list[torch.Tensor] = []
-        self._values: list[torch.Tensor] = []
+        self._count = 0
+        self._held: tuple[torch.Tensor, ...] = ()
+        """Keys and values, [batch, heads, room, dim], where the first `_count` are filled."""
 
     def step(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See `Past.step`."""
-        self._keys.append(k)
-        self._values.append(v)
-        return _softmax(self.spec, q, torch.stack(self._keys, 2), torch.stack(self._values, 2), None)
+        k, v = _wide(k), _wide(v)
+        if not self._held:
+            self._held = tuple(x.new_empty((*x.shape[:2], ROOM, x.shape[2])) for x in (k, v))
+        elif self._count == self._held[0].shape[2]:  # twice the room, so that each is copied about once
+            self._held = tuple(torch.cat((x, torch.empty_like(x)), 2) for x in self._held)
+        for held, new in zip(self._held, (k, v), strict=True):
+            held[:, :, self._count] = new
+        self._count += 1
+        keys, values = (x[:, :, : self._count] for x in self._held)
+        return _softmax(self.spec, _wide(q), keys, values, None)
 
     @property
     def numbers(self) -> int:
-        """See `Past.numbers`."""
-        return sum(x.numel() for x in (*self._keys, *self._values))
+        """See `Past.numbers`; room that is not filled yet is not counted."""
+        return sum(x[:, :, : self._count].numel() for x in self._held)
 
 
 def past(spec: AttentionSpec) -> Past:
@@ -94,6 +107,7 @@ class Memory:
         """Of k [batch, heads, kv_len, head_dim] and v of as many positions; of linear and momentum attention
         only their sums are kept."""
         self.spec = spec
+        k, v = _wide(k), _wide(v)
         real = real_keys(lengths, k.shape[2])
         if spec.kind == "softmax":
             self._kept = k, v
@@ -108,8 +122,13 @@ class Memory:
     def read(self, q: torch.Tensor) -> torch.Tensor:
         """[batch, heads, value_dim] of a token's q."""
         if self.spec.kind == "softmax":
-            return _softmax(self.spec, q, *self._kept, self._hidden)
-        return _read(phi(q), *self._kept, self.spec.eps)
+            return _softmax(self.spec, _wide(q), *self._kept, self._hidden)
+        return _read(phi(_wide(q)), *self._kept, self.spec.eps)
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 at the least: a state is a sum over everything so far."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _read(fq: torch.Tensor, s: torch.Tensor, z: torch.Tensor, eps: float) -> torch.Tensor:

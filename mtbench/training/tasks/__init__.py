@@ -25,7 +25,10 @@ from mtbench.transformer.config import ModelConfig, ModelSize, Momenta
 
 __all__ = ["TASKS", "Data", "Task", "attention_case", "grouped", "load_task"]
 
-TASKS: Mapping[str, str] = {name: f"mtbench.training.tasks.{name}" for name in ("copy", "listops")}
+TASKS: Mapping[str, str] = {
+    name: f"mtbench.training.tasks.{name.replace('-', '_')}"
+    for name in ("copy", "listops", "translation", "translation-refined")
+}
 """By name, the module of each."""
 
 
