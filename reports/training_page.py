@@ -10,7 +10,7 @@ from typing import Any
 from mtbench.training.claims import LEAST_SEEDS, VERDICTS, Judged, departures, judge
 from mtbench.training.metric import Metric
 from mtbench.training.published import Published, Quantity
-from mtbench.training.results import TrainingRun
+from mtbench.training.results import Trained, TrainingRun
 from mtbench.training.summary import Estimate, against, of_variant, over_held_out
 from mtbench.training.tasks import TASKS, Task, load_task
 
@@ -29,7 +29,7 @@ __all__ = ["write_training_report"]
 
 Figures = Sequence[tuple[Curves | Dots, str]]
 """Each with its SVG."""
-PREFIXES = ("loss", "final-quality", "cost")
+PREFIXES = ("loss", "final-quality", "scores", "cost")
 BASE = "linear"
 """What the others are set against: the transformer that the paper adds momentum to."""
 
@@ -59,7 +59,7 @@ def _write_figures(run: TrainingRun, looks: Mapping[str, Look]) -> Figures:
             old.unlink()
     planned: list[Curves | Dots] = [
         *(figure for axis in ("steps", "seconds") if (figure := curves(run, axis)) is not None),
-        *dots(run, _metric(run)),
+        *dots(run, _metric(run), _scores(run)),
     ]
     drawn = []
     for one in planned:
@@ -110,6 +110,11 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         published=task.published if task else None,
         rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
         paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
+        scores=_scores(run),
+        paper_scores=_paper_scores(task),
+        paper_metric=bool(task and task.published and task.published.values.get("metric")),
+        notes=_notes(run),
+        samples=_samples(run),
         figures=shown,
         settings=_settings(run),
         unfinished=[t for t in run if not t.finished],
@@ -130,6 +135,11 @@ def _metric(run: TrainingRun) -> Metric:
     return task.metric if task else Metric(name="metric", unit="the task's own", better="more")
 
 
+def _scores(run: TrainingRun) -> tuple[Metric, ...]:
+    task = _task(run)
+    return task.scores if task else ()
+
+
 def _device(run: TrainingRun) -> str:
     return run.jobs[0].job.kernels.device if run.jobs else ""
 
@@ -141,12 +151,11 @@ def _claim(judged: Judged, metric: Metric) -> dict[str, Any]:
         "loss": "held-out loss",
         "metric": f"held-out {metric.name}",
         "seconds_per_epoch": "seconds an epoch",
-    }
+    }.get(claim.quantity, claim.quantity)
     told = ""
     if found is not None:
         value, interval = _with_interval(found, geometric=claim.quantity != "metric" or bool(claim.against))
-        quantity = what[claim.quantity]
-        of = f"{quantity} over {claim.against}'s" if claim.against else quantity
+        of = f"{what} over {claim.against}'s" if claim.against else what
         told = f"{of}: {value}" + (f", 95% interval {interval}" if interval else "")
         told += f", {fmt.count(found.seeds, 'seed')}"
     return {"text": claim.text, "told": told, "reason": judged.reason}
@@ -169,7 +178,7 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
     cells: dict[str, dict[str, str]] = {}
     quantities: tuple[Quantity, ...] = ("loss", "metric", "seconds_per_epoch")
     for quantity in quantities:
-        found = of_variant(run, variant, quantity, metric)
+        found = of_variant(run, variant, quantity, metric if quantity == "metric" else None)
         if quantity == "metric" and found is not None and found.low is None:
             # One seed tells nothing of seeds; its held-out data may tell something.
             found = next((over for t in trained if (over := over_held_out(t)) is not None), found)
@@ -177,6 +186,8 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         if found is not None:
             value, interval = _with_interval(found, geometric=quantity != "metric")
         cells[quantity] = {"value": value, "interval": interval}
+    task = _task(run)
+    scores = [_score(run, variant, score) for score in _scores(run)]
     ratio = None if variant == BASE else against(run, variant, BASE, "seconds_per_epoch")
     speeds = [t.tokens_per_s for t in trained if t.tokens_per_s is not None]
     peaks = [t.peak_memory_bytes for t in trained if t.peak_memory_bytes is not None]
@@ -190,6 +201,10 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         "finished": sum(t.finished for t in trained),
         "seeds": len(trained),
         **cells,
+        "scores": scores,
+        "paper_scores": [published.values[name].get(variant, "–") for name in _paper_scores(task)]
+        if published
+        else [],
         "ratio": "" if ratio is None else fmt.ratio(ratio.value),
         "speed": fmt.number(sum(speeds) / len(speeds) / 1000) if speeds else "–",
         "memory": fmt.memory(max(peaks)) if peaks else "–",
@@ -197,6 +212,44 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         "paper_s": paper_s.get(variant, "–"),
         "paper_ratio": paper_ratio,
     }
+
+
+def _score(run: TrainingRun, variant: str, score: Metric) -> dict[str, str]:
+    """One that the task found at the end."""
+    found = of_variant(run, variant, score.name, score)
+    if found is None:
+        return {"value": "–", "interval": ""}
+    value, interval = _with_interval(found, geometric=False)
+    return {"value": value, "interval": interval}
+
+
+def _paper_scores(task: Task | None) -> list[str]:
+    """Those of a task's scores that the paper has too."""
+    if task is None or task.published is None:
+        return []
+    return [score.name for score in task.scores if score.name in task.published.values]
+
+
+def _notes(run: TrainingRun) -> list[tuple[str, str]]:
+    """What to know of the scores, each once."""
+    found = [note for t in run if t.examined for note in t.examined.notes.items()]
+    return list(dict.fromkeys(found))
+
+
+def _samples(run: TrainingRun) -> list[dict[str, Any]]:
+    """What was made, to be read: what all made it of, and what each variant's first seed made."""
+    first: dict[str, Trained] = {}
+    for trained in run:
+        if trained.examined and trained.examined.samples:
+            first.setdefault(trained.job.variant, trained)
+    rows: list[dict[str, Any]] = []
+    for variant, trained in first.items():
+        for at, sample in enumerate(trained.examined.samples if trained.examined else ()):
+            *given, made = sample.items()
+            if at == len(rows):
+                rows.append({"given": given, "made": []})
+            rows[at]["made"].append((variant, made[1]))
+    return rows
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:

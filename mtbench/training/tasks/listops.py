@@ -9,6 +9,7 @@ nothing is chosen by it, so that the last epoch's accuracy is that of a test.
 from __future__ import annotations
 
 import functools
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -235,9 +236,9 @@ def _all(seq_len: int) -> Expressions:
     """Those of all splits, from the cache."""
     file = cache_folder("listops") / f"format{FORMAT}-seed{SEED}-{seq_len}.npz"
     try:
-        with np.load(file) as there:
+        with file.open("rb") as data, np.load(data) as there:
             return Expressions(**{name: there[name] for name in ("symbols", "lengths", "values")})
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there, or half of it
     made = draw(sum(SPLITS.values()), shortest=seq_len // 4, longest=seq_len, seed=SEED)
     try:

@@ -209,8 +209,8 @@ class TranslationTask(Task):
             BLEU.name: str(bleu.get_signature()),
             CHRF.name: str(chrf.get_signature()),
             "data": f"{self.text.languages[0]} to {self.text.languages[1]}; {trained:,} of {there:,} "
-            f"training pairs have at most {longest} subwords a side and are trained on; of {len(sources):,} test "
-            f"sentences {cut} are cut there",
+            f"training pairs have at most {longest} subwords a side and are trained on; of {len(sources):,} "
+            f"test sentences {cut} are cut there",
         }
         step = max(1, len(sources) // SAMPLES)
         samples = tuple(
