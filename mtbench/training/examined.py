@@ -36,6 +36,10 @@ class Examined:
         """What `to_dict` wrote."""
         return cls(
             scores={name: read_float(value) for name, value in data["scores"].items()},
-            notes=dict(data["notes"]),
-            samples=tuple(dict(sample) for sample in data["samples"]),
+            notes=_texts(data["notes"]),
+            samples=tuple(_texts(sample) for sample in data["samples"] if sample),
         )
+
+
+def _texts(found: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name): str(text) for name, text in found.items()}

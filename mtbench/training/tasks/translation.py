@@ -31,7 +31,7 @@ __all__ = ["BLEU", "CHRF", "DECODED", "TASK", "Translation", "TranslationTask", 
 
 BLEU = Metric(name="BLEU", unit="0 to 100, by sacrebleu", better="more", most=100.0)
 CHRF = Metric(name="chrF", unit="0 to 100, by sacrebleu", better="more", most=100.0)
-DECODED = Metric(name="decoded subwords/s", unit="written a second, in batches", better="more")
+DECODED = Metric(name="decoded subwords/s", unit="written a second, in batches", better="more", timed=True)
 FILE = "subwords.model"
 SHORTEST = 8
 """The least seq_len."""
