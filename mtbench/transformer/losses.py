@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-__all__ = ["counted_cross_entropy", "each_cross_entropy"]
+__all__ = ["classified", "counted_cross_entropy", "each_cross_entropy"]
 
 
 def counted_cross_entropy(
@@ -44,3 +44,11 @@ def each_cross_entropy(
     with torch.no_grad():
         hits = (logits.argmax(-1) == right).float() * real
     return flat.view_as(right) * real, hits, real
+
+
+def classified(logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each sequence, [batch]: the cross-entropy of logits [batch, classes] and the right class [batch],
+    and 1.0 where the likeliest is right."""
+    wide = logits.float()
+    loss = functional.cross_entropy(wide, classes, reduction="none")
+    return loss, (wide.argmax(-1) == classes).float()

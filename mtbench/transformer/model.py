@@ -24,7 +24,7 @@ from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.layers import CrossLayer, Layer
 
-__all__ = ["Embedding", "EncoderDecoder", "Transformer", "sinusoids"]
+__all__ = ["Embedding", "EncoderDecoder", "Transformer", "shifted", "sinusoids"]
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -32,6 +32,12 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angle = torch.arange(positions)[:, None] * rate
     return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)[:, :width]
+
+
+def shifted(target: torch.Tensor, begin: int) -> torch.Tensor:
+    """What a decoder sees before each symbol of the target, [batch, target_len]: `begin`, and the target but
+    its last."""
+    return nn.functional.pad(target[:, :-1], (1, 0), value=begin)
 
 
 class Embedding(nn.Module):

@@ -84,6 +84,11 @@ class Refiner(nn.Module):
         mean = torch.where(real[..., None], memory.detach(), 0.0).sum(1) / lengths[:, None]
         return memory, self.offset(mean.to(memory.dtype))
 
+    def told(self, offsets: torch.Tensor, lengths: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy of how much longer each target is, [batch], by the logits that `encoded` has."""
+        longer = (wanted - lengths + OFFSETS).clamp(0, 2 * OFFSETS).long()
+        return nn.functional.cross_entropy(offsets.float(), longer, reduction="none")
+
     def said(
         self,
         source: torch.Tensor,

@@ -196,11 +196,9 @@ class ListOps(Task):
         return loss[batch["there"]], right[batch["there"]]
 
     def _each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-        from torch.nn import functional
+        from mtbench.transformer.losses import classified
 
-        logits = model(batch["tokens"].int(), batch["lengths"]).float()
-        loss = functional.cross_entropy(logits, batch["values"], reduction="none")
-        return loss, (logits.argmax(-1) == batch["values"]).float()
+        return classified(model(batch["tokens"].int(), batch["lengths"]), batch["values"])
 
 
 def _padded(found: Expressions, chosen: Array, seq_len: int) -> dict[str, Array]:

@@ -8,7 +8,6 @@ test set is translated, and held against its own translation by BLEU and chrF.
 from __future__ import annotations
 
 import copy
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -220,37 +219,17 @@ class TranslationTask(Task):
         return Examined(scores=scores, notes=notes, samples=samples)
 
     def _translated(self, model: Any, job: Job) -> tuple[list[list[int]], float]:
-        """The subwords of each test sentence's translation, and the seconds that took, after one batch of
-        each shape that no clock sees."""
-        import torch
+        """The subwords of each test sentence's translation, and the seconds that took."""
+        from mtbench.transformer.timed_decoding import decoded_rows
 
-        device, longest = torch.device(job.kernels.device), job.schedule.seq_len
-
-        def wait() -> float:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return time.perf_counter()
-
+        longest = job.schedule.seq_len
         pairs = self.pairs("test", longest)
-        rows: list[list[int]] = [[] for _ in pairs]
-        seconds = 0.0
-        for group in in_order(pairs, longest, batch=DECODE_BATCH, most=ALL):
-            first = True
-            for at in range(len(group["source"])):
-                source, lengths = (
-                    torch.from_numpy(group[n][at]).to(device) for n in ("source", "source_lengths")
-                )
-                if first:
-                    self.decoded(model, source, lengths, longest)
-                    first = False
-                began = wait()
-                found = self.decoded(model, source, lengths, longest)
-                seconds += wait() - began
-                kept = zip(group["place"][at], group["there"][at], found.tolist(), strict=True)
-                for place, there, row in kept:
-                    if there:
-                        rows[place] = _until_end(row)
-        return rows, seconds
+        found, seconds = decoded_rows(
+            lambda source, lengths: self.decoded(model, source, lengths, longest),
+            in_order(pairs, longest, batch=DECODE_BATCH, most=ALL),
+            job.kernels.device,
+        )
+        return [_until_end(found[place]) for place in range(len(pairs))], seconds
 
 
 def _until_end(row: Sequence[int]) -> list[int]:
@@ -299,13 +278,11 @@ class Translation(TranslationTask):
 
     def each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """See `TranslationTask.each`."""
-        from torch.nn import functional
-
         from mtbench.transformer.losses import each_cross_entropy
+        from mtbench.transformer.model import shifted
 
         target, lengths = batch["target"], batch["target_lengths"]
-        before = functional.pad(target[:, :-1], (1, 0), value=BEGIN)
-        logits = model(batch["source"], before, batch["source_lengths"], lengths)
+        logits = model(batch["source"], shifted(target, BEGIN), batch["source_lengths"], lengths)
         return each_cross_entropy(logits, target, lengths)
 
     def decoded(self, model: Any, source: Any, lengths: Any, most: int) -> Any:

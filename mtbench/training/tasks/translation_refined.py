@@ -111,10 +111,7 @@ class RefinedTranslation(TranslationTask):
     def each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """See `TranslationTask.each`. The loss is the mean over all times a target is said, at its own
         length, and that of telling its length, spread over its places; right is the last time's."""
-        from torch.nn import functional
-
         from mtbench.transformer.losses import each_cross_entropy
-        from mtbench.transformer.refiner import OFFSETS
 
         source, lengths = batch["source"], batch["source_lengths"]
         target, wanted = batch["target"], batch["target_lengths"]
@@ -122,8 +119,7 @@ class RefinedTranslation(TranslationTask):
         said = model.said(source, lengths, memory, wanted, target.shape[1], TIMES)
         found = [each_cross_entropy(logits, target, wanted) for logits in said]
         _, right, counts = found[-1]
-        longer = (wanted - lengths + OFFSETS).clamp(0, 2 * OFFSETS).long()
-        told = functional.cross_entropy(offsets.float(), longer, reduction="none")
+        told = model.told(offsets, lengths, wanted)
         loss = sum(each for each, _, _ in found) / TIMES
         return loss + counts * (told / wanted)[:, None], right, counts
 
