@@ -3,11 +3,13 @@ end."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mtbench.training.metric import Metric
+from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
 from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
 from mtbench.training.variants import Variant
@@ -155,12 +157,24 @@ class Dots:
         return self.title
 
 
-def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
-    """Quality, and then speed and memory; without what no training has."""
+def dots(run: TrainingRun, metric: Metric, scores: Sequence[Metric] = ()) -> list[Dots]:
+    """Quality, then what else was found at the end, and then speed and memory; without what no training
+    has."""
     unit = f"{metric.unit}, {metric.better} is better"
     quality = (
         _panel(run, "held-out loss", "loss", lambda t: t.loss, log=True),
         _panel(run, f"held-out {metric.name}", unit, lambda t: t.metric, metric=metric),
+    )
+    found_at_end = tuple(
+        _panel(
+            run,
+            score.name,
+            f"{score.unit}, {score.better} is better",
+            functools.partial(_score, score.name),
+            metric=score,
+            quantity=score.name,
+        )
+        for score in scores
     )
     cost = (
         _panel(run, "throughput", "thousand tokens a second", _thousand_tokens),
@@ -175,6 +189,12 @@ def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
             quality,
         ),
         (
+            "scores",
+            "On the test set",
+            "Small marks are seeds, large ones their mean with its 95% interval by Student's t.",
+            found_at_end,
+        ),
+        (
             "cost",
             "Throughput and memory",
             "Throughput by the median epoch but the first; memory is the peak of the training process.",
@@ -185,6 +205,10 @@ def dots(run: TrainingRun, metric: Metric) -> list[Dots]:
         if there:
             found.append(Dots(name=name, title=title, caption=caption, panels=there))
     return found
+
+
+def _score(name: str, trained: Trained) -> float | None:
+    return trained.value(name)
 
 
 def _thousand_tokens(trained: Trained) -> float | None:
@@ -203,6 +227,7 @@ def _panel(
     *,
     log: bool = False,
     metric: Metric | None = None,
+    quantity: Quantity = "metric",
 ) -> DotPanel:
     """`metric` is given where it is the task's own, whose mean a summary has already."""
     found = []
@@ -211,7 +236,14 @@ def _panel(
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = mean_metric(run, variant, metric) if metric else None
+            mean = None
+            if metric:
+                at_end = quantity == "metric"
+                mean = (
+                    mean_metric(run, variant, metric)
+                    if at_end
+                    else of_variant(run, variant, quantity, metric)
+                )
             mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))

@@ -31,7 +31,7 @@ __all__ = ["write_training_report"]
 
 Figures = Sequence[tuple[Curves | Dots, str]]
 """Each with its SVG."""
-PREFIXES = ("loss", "final-quality", "cost")
+PREFIXES = ("loss", "final-quality", "scores", "cost")
 BASE = "linear"
 """What the others are set against: the transformer that the paper adds momentum to."""
 
@@ -61,7 +61,7 @@ def _write_figures(run: TrainingRun, looks: Mapping[str, Look]) -> Figures:
             old.unlink()
     planned: list[Curves | Dots] = [
         *(figure for axis in ("steps", "seconds") if (figure := curves(run, axis)) is not None),
-        *dots(run, _metric(run)),
+        *dots(run, _metric(run), _scores(run)),
     ]
     drawn = []
     for one in planned:
@@ -113,6 +113,11 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
         shares=_matmul_rate(run) is not None,
         paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
+        scores=_scores(run),
+        paper_scores=_paper_scores(task),
+        paper_metric=bool(task and task.published and task.published.values.get("metric")),
+        notes=_notes(run),
+        samples=_samples(run),
         figures=shown,
         settings=_settings(run),
         unfinished=[t for t in run if not t.finished],
@@ -133,6 +138,11 @@ def _metric(run: TrainingRun) -> Metric:
     return task.metric if task else Metric(name="metric", unit="the task's own", better="more")
 
 
+def _scores(run: TrainingRun) -> tuple[Metric, ...]:
+    task = _task(run)
+    return task.scores if task else ()
+
+
 def _device(run: TrainingRun) -> str:
     return run.jobs[0].job.kernels.device if run.jobs else ""
 
@@ -144,12 +154,11 @@ def _claim(judged: Judged, metric: Metric) -> dict[str, Any]:
         "loss": "held-out loss",
         "metric": f"held-out {metric.name}",
         "seconds_per_epoch": "seconds an epoch",
-    }
+    }.get(claim.quantity, claim.quantity)
     told = ""
     if found is not None:
         value, interval = _with_interval(found, geometric=claim.quantity != "metric" or bool(claim.against))
-        quantity = what[claim.quantity]
-        of = f"{quantity} over {claim.against}'s" if claim.against else quantity
+        of = f"{what} over {claim.against}'s" if claim.against else what
         told = f"{of}: {value}" + (f", 95% interval {interval}" if interval else "")
         told += f", {fmt.count(found.seeds, 'seed')}"
     return {"text": claim.text, "told": told, "reason": judged.reason}
@@ -178,6 +187,8 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         if found is not None:
             value, interval = _with_interval(found, geometric=quantity != "metric")
         cells[quantity] = {"value": value, "interval": interval}
+    task = _task(run)
+    scores = [_score(run, variant, score) for score in _scores(run)]
     ratio = None if variant == BASE else against(run, variant, BASE, "seconds_per_epoch")
     speeds = [t.tokens_per_s for t in trained if t.tokens_per_s is not None]
     peaks = [t.peak_memory_bytes for t in trained if t.peak_memory_bytes is not None]
@@ -191,6 +202,10 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         "finished": sum(t.finished for t in trained),
         "seeds": len(trained),
         **cells,
+        "scores": scores,
+        "paper_scores": [published.values[name].get(variant, "–") for name in _paper_scores(task)]
+        if published
+        else [],
         "ratio": "" if ratio is None else fmt.ratio(ratio.value),
         "speed": fmt.number(sum(speeds) / len(speeds) / 1000) if speeds else "–",
         "share": _share(run, trained, speeds),
@@ -220,6 +235,44 @@ def _share(run: TrainingRun, trained: Sequence[Trained], speeds: Sequence[float]
     if rate is None or not speeds:
         return "–"
     return f"{model_operations(trained[0].job) * sum(speeds) / len(speeds) / rate:.1%}"
+
+
+def _score(run: TrainingRun, variant: str, score: Metric) -> dict[str, str]:
+    """One that the task found at the end."""
+    found = of_variant(run, variant, score.name, score)
+    if found is None:
+        return {"value": "–", "interval": ""}
+    value, interval = _with_interval(found, geometric=False)
+    return {"value": value, "interval": interval}
+
+
+def _paper_scores(task: Task | None) -> list[str]:
+    """Those of a task's scores that the paper has too."""
+    if task is None or task.published is None:
+        return []
+    return [score.name for score in task.scores if score.name in task.published.values]
+
+
+def _notes(run: TrainingRun) -> list[tuple[str, str]]:
+    """What to know of the scores, each once."""
+    found = [note for t in run if t.examined for note in t.examined.notes.items()]
+    return list(dict.fromkeys(found))
+
+
+def _samples(run: TrainingRun) -> list[dict[str, Any]]:
+    """What was made, to be read: what all made it of, and what each variant's first seed made."""
+    first: dict[str, Trained] = {}
+    for trained in run:
+        if trained.examined and trained.examined.samples:
+            first.setdefault(trained.job.variant, trained)
+    rows: list[dict[str, Any]] = []
+    for variant, trained in first.items():
+        for at, sample in enumerate(trained.examined.samples if trained.examined else ()):
+            *given, made = sample.items()
+            if at == len(rows):
+                rows.append({"given": given, "made": []})
+            rows[at]["made"].append((variant, made[1]))
+    return rows
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -64,6 +64,7 @@ ALLOWED = {
     "mtbench/transformer": (
         "mtbench.backend",
         "mtbench.errors",
+        "mtbench.inputs",
         "mtbench.registry",
         "mtbench.spec",
         "mtbench.transformer",
@@ -71,6 +72,7 @@ ALLOWED = {
     "mtbench/transformer/config.py": ("mtbench.errors", "mtbench.spec"),
     "mtbench/training": (
         "mtbench.__version__",
+        "mtbench.caches",
         "mtbench.display",
         "mtbench.errors",
         "mtbench.frameworks",
@@ -110,10 +112,19 @@ ALLOWED = {
         "mtbench.transformer",
         "mtbench.words",
     ),
-    "mtbench/training/results.py": ("mtbench.errors", "mtbench.results", "mtbench.training.settings"),
+    "mtbench/training/results.py": (
+        "mtbench.errors",
+        "mtbench.results",
+        "mtbench.training.examined",
+        "mtbench.training.published",
+        "mtbench.training.settings",
+    ),
     "mtbench/training/tasks": (
+        "mtbench.caches",
         "mtbench.errors",
         "mtbench.inputs",
+        "mtbench.locked_folder",
+        "mtbench.spec",
         "mtbench.training",
         "mtbench.transformer",
     ),

@@ -21,7 +21,6 @@ from mtbench.backend import (
     Requirement,
     dims_up_to,
 )
-from mtbench.frameworks import load_framework
 from mtbench.spec import ATTENTIONS, Case
 
 from .launch import Launch, compile_only, enter, start
@@ -83,6 +82,8 @@ class TritonBackend(DeclaredBackend):
         Raises:
             BackendFailure: this process runs Triton kernels the other way (card or interpreter) already.
         """
+        from mtbench.frameworks.torch import kernel
+
         enter(case.device)
         plans = importlib.import_module(f"{__name__}.plan")
         tf32 = form.endswith(TF32)
@@ -100,9 +101,10 @@ class TritonBackend(DeclaredBackend):
         else:
             module = importlib.import_module(f"{__name__}.differentiable")
             function = module.differentiable(attention, gradients, plan, start)
-        return load_framework(self.framework).kernel(
+        return kernel(
             function,
             case,
+            lengths_at_call=True,
             untimed="interpreted" if case.device in self.interpreted_on else None,
             config=plan.config,
         )
@@ -118,9 +120,9 @@ class TritonBackend(DeclaredBackend):
         return made
 
 
-def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any) -> Any:
+def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any, lengths: Any = None) -> Any:
     """The output alone, of a `kernels_of` function and a plan."""
-    return attention(plan, start, q.contiguous(), k.contiguous(), v.contiguous())[0]
+    return attention(plan.of(lengths), start, q.contiguous(), k.contiguous(), v.contiguous())[0]
 
 
 def shapes_of(case: Case) -> tuple[Any, ...]:
@@ -138,6 +140,7 @@ BACKEND = TritonBackend(
     name="triton",
     framework="torch",
     form_table=dict.fromkeys(ATTENTIONS, FORMS),
+    lengths_at_call=True,
     interpreted_on=("cpu",),
     requires=(
         Requirement(distribution="torch", minimum="2.10"),

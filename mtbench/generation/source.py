@@ -56,6 +56,11 @@ def find_sources(files: list[Path]) -> list[Source]:
                 f"{file} is of momentum-released, which is trained with the weights of eq 14 and would "
                 "generate by eq 12, which is another function: leave it out"
             )
+        if of[0].job.model.bare:
+            raise BadInput(
+                f"{file} is of {of[0].job.variant}, which has no normaliser, and the recurrences of a token "
+                "have one: leave it out"
+            )
         found.append(Source(file=file, trained=of[0], task=task))
     names = [source.name for source in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):

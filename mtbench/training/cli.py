@@ -27,19 +27,25 @@ WITH_RESUME = ("--resume", "--time-limit")
 
 
 def train(
-    task: Annotated[str, typer.Option(help="What is learnt: copy, digits, mnist, cifar10.")] = "copy",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What is learnt: copy, listops, translation, translation-refined, digits, mnist, cifar10."
+        ),
+    ] = "copy",
     data: Annotated[
         Path | None, typer.Option(help="The folder of a task's data, where it does not make its own.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="The task's sizes: paper, short, or card, where a task has that.")
+        str, typer.Option(help="The task's sizes: paper, short, or others that a task has.")
     ] = "paper",
     variant: Annotated[
         str | None,
         typer.Option(
             help="ATTENTION or ATTENTION+CONNECTION, several with commas. Attentions: softmax, linear, "
-            "momentum, momentum-released. Connections: momentum, momentum-released, adaptive, "
-            "adaptive-released. [default: the paper's five, and momentum-released]"
+            "momentum, momentum-released, linear-bare, momentum-bare. Connections: momentum, "
+            "momentum-released, adaptive, adaptive-released. [default: the task's, such as the paper's five "
+            "and momentum-released]"
         ),
     ] = None,
     attention: Annotated[
@@ -209,7 +215,7 @@ def _asked(
     from mtbench.training.command import Asked, preset_of
     from mtbench.training.settings import Kernels
     from mtbench.training.tasks import load_task
-    from mtbench.training.variants import DEFAULT_VARIANTS, parse_variants, product
+    from mtbench.training.variants import parse_variants, product
 
     found = load_task(task_name).open(data)
     named, attentions, connections = variants
@@ -218,7 +224,7 @@ def _asked(
     chosen = (
         product(attentions, connections)
         if attentions or connections
-        else parse_variants(named or DEFAULT_VARIANTS)
+        else parse_variants(named or found.variants)
     )
     device = str(kernels["device"])
     if device not in DEVICES:

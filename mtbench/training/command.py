@@ -15,7 +15,7 @@ from mtbench import __version__
 from mtbench.errors import BadInput, nearest
 from mtbench.measure.environment import cpus, device_problem, environment
 from mtbench.registry import load_backend
-from mtbench.spec import DEVICES, Case, Mode
+from mtbench.spec import DEVICES, Mode
 from mtbench.support import support_of
 from mtbench.sweep.code import fingerprints
 from mtbench.sweep.command import relative
@@ -121,29 +121,18 @@ def plan_jobs(asked: Asked) -> list[Job]:
                 kernels=asked.kernels,
                 data=asked.data,
             )
-            _check_kernels(job, causal=asked.task.causal)
+            _check_kernels(job, asked.task)
             jobs.append(job)
     return jobs
 
 
-def _check_kernels(job: Job, *, causal: bool) -> None:
+def _check_kernels(job: Job, task: Task) -> None:
     """Whether the backends say that they do what the job needs: asked of their declarations, no framework."""
-    size, kernels = job.model.size, job.kernels
-    spec = job.model.spec(causal=causal)
-    backend = model_backend(kernels.backend(spec.kind))
     modes: tuple[Mode, ...] = ("forward", "forward_backward")
-    for mode in modes:
-        case = Case(
-            spec=spec,
-            batch=job.schedule.batch,
-            heads=size.heads,
-            seq_len=job.schedule.seq_len,
-            head_dim=size.head_dim,
-            dtype=kernels.dtype,  # type: ignore[arg-type]
-            device=kernels.device,  # type: ignore[arg-type]
-            mode=mode,
-        )
-        model_form(backend, case, kernels.form(spec.kind))
+    for case in task.cases(job):
+        backend = model_backend(job.kernels.backend(case.spec.kind))
+        for mode in modes:
+            model_form(backend, case.replace(mode=mode), job.kernels.form(case.spec.kind))
 
 
 def run_training(
@@ -165,6 +154,7 @@ def run_training(
     """
     jobs = plan_jobs(asked)
     _check_device(asked.kernels)
+    shared = asked.task.shared(jobs[0])
     header = {
         "kind": KIND,
         "mtbench": __version__,
@@ -191,6 +181,7 @@ def run_training(
     }
     with TrainingFolder.create(folder) as made:
         made.write_header(header)
+        made.share(shared)
         return _trained(made, header, time_limit_s)
 
 

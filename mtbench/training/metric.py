@@ -20,6 +20,8 @@ class Metric:
     least: float = 0.0
     """No value is below; the interval of a mean ends there."""
     most: float = math.inf
+    timed: bool = False
+    """Whether it is a speed, which trainings side by side disturb."""
 
 
 ACCURACY = Metric(name="accuracy", unit="share of 1", better="more", most=1.0)

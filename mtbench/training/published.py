@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Claim", "Published", "Quantity"]
+__all__ = ["QUANTITIES", "Claim", "Published", "Quantity"]
 
-Quantity = Literal["loss", "metric", "seconds_per_epoch"]
+Quantity = str
+"""One of `QUANTITIES`, or the name of one of a task's scores."""
+QUANTITIES = ("loss", "metric", "seconds_per_epoch")
 """Of the last epoch on held-out data, the first two; seconds of training, without what is held out."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mtbench.results import read_float
 from mtbench.sweep.child import ChildProcess, Ended
+from mtbench.training.examined import Examined
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import FINAL, EpochRow, TrainingRun
 from mtbench.training.settings import Job
@@ -157,6 +158,7 @@ class TrainingRunner:
             {
                 "job": job.to_dict(),
                 "checkpoint": str(self._folder.checkpoint(job.id).resolve()),
+                "shared": str(self._folder.shared.resolve()),
                 "every_s": self._settings.every_s,
                 # Of a run the first to be heard of measures what the device reaches.
                 "rated": not self._header["workers"],
@@ -206,6 +208,8 @@ class TrainingRunner:
             held_out_loss=evaluation["loss"],
             held_out_metric=evaluation["metric"],
             held_out_metric_error=evaluation["metric_error"],
+            tokens=said["tokens"],
+            examined=None if said["examined"] is None else Examined.from_dict(said["examined"]),
         )
         process.stage = f"epoch {row.epoch + 2}"
         with self._lock:

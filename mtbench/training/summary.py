@@ -54,16 +54,17 @@ def estimate(found: Sequence[float], scale: Scale) -> Estimate | None:
 
 def values(run: TrainingRun, variant: str, quantity: Quantity) -> dict[int, float]:
     """A variant's quantity by seed, of the trainings that got to their end."""
-    found = {t.job.seed: getattr(t, quantity) for t in run.of(variant) if t.finished}
+    found = {t.job.seed: t.value(quantity) for t in run.of(variant) if t.finished}
     return {seed: x for seed, x in found.items() if x is not None}
 
 
 def of_variant(
     run: TrainingRun, variant: str, quantity: Quantity, metric: Metric | None = None
 ) -> Estimate | None:
-    """A variant's mean over its seeds. The interval of the task's metric ends where its values do."""
-    found = estimate(list(values(run, variant, quantity).values()), SCALES[quantity])
-    if quantity != "metric" or metric is None or found is None or found.low is None or found.high is None:
+    """A variant's mean over its seeds. The interval of a quantity of which the metric is given ends where its
+    values do."""
+    found = estimate(list(values(run, variant, quantity).values()), SCALES.get(quantity, "linear"))
+    if metric is None or found is None or found.low is None or found.high is None:
         return found
     return replace(found, low=max(metric.least, found.low), high=min(metric.most, found.high))
 

@@ -34,7 +34,14 @@ def main(handle: int) -> None:
         framework.start(job.kernels.device, job.kernels.threads)
         try:
             _train(
-                *(channel, job, Path(order["checkpoint"]), order["every_s"], framework),
+                *(
+                    channel,
+                    job,
+                    Path(order["checkpoint"]),
+                    Path(order["shared"]),
+                    order["every_s"],
+                    framework,
+                ),
                 rated=order["rated"],
             )
         except Exception as error:  # noqa: BLE001  (whatever a kernel raises is how the job ended)
@@ -72,7 +79,14 @@ class _Runner:
 
 
 def _train(
-    channel: Channel, job: Job, checkpoint: Path, every_s: float, framework: Any, *, rated: bool
+    channel: Channel,
+    job: Job,
+    checkpoint: Path,
+    shared: Path,
+    every_s: float,
+    framework: Any,
+    *,
+    rated: bool,
 ) -> None:
     from mtbench.training.trainer import Trainer
 
@@ -87,7 +101,7 @@ def _train(
 
         reached = rates((job.kernels.dtype,))
     runner = _Runner(channel)
-    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept)
+    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept, shared=shared)
     hello = {"parameters": trainer.parameters, "epochs_before": trainer.epoch}
     channel.send({"hello": framework.environment(device) | reached | hello})
     for row in trainer.run():

@@ -7,7 +7,6 @@ attention needs all keys and values. q, k and v of a token are [batch, heads, di
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 
@@ -139,20 +138,20 @@ class Memory:
     """Another sequence, whole, for a token's query to read: attention that is not causal (eq 1, 8, 14)."""
 
     def __init__(
-        self, spec: AttentionSpec, k: torch.Tensor, v: torch.Tensor, lengths: Sequence[int] | None = None
+        self, spec: AttentionSpec, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> None:
         """Of k [batch, heads, kv_len, head_dim] and v of as many positions; of linear and momentum attention
         only their sums are kept."""
         self.spec = spec
-        real = real_keys(lengths, k.shape[2], k.device)
+        real = real_keys(lengths, k.shape[2])
         if spec.kind == "softmax":
             self._kept = k, v
             self._hidden = None if real is None else ~real[:, None, :]
             return
         fk = phi(k) if real is None else phi(k) * real[:, None, :, None]
-        last = torch.tensor([k.shape[2]] if lengths is None else list(lengths))[:, None]
-        weight = key_weight(spec, last - 1 - torch.arange(k.shape[2]))
-        weight = weight.to(device=k.device, dtype=k.dtype)[:, None, :, None]
+        positions = torch.arange(k.shape[2], device=k.device)
+        last = torch.tensor([k.shape[2]], device=k.device) if lengths is None else lengths
+        weight = key_weight(spec, last[:, None] - 1 - positions).to(k.dtype)[:, None, :, None]
         self._kept = (fk * weight).mT @ v, fk.sum(2)
 
     def read(self, q: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,11 @@ class Sampler:
                 "momentum-released is trained with the weights of eq 14 and would generate by eq 12, which "
                 "is another function: generate from a momentum checkpoint"
             )
+        if model.config.bare:
+            raise BadInput(
+                f"{model.config.attention} has no normaliser, which the recurrences of a token have: "
+                "generate from another checkpoint"
+            )
         self.model, self.batch, self._bfloat16 = model.eval(), batch, bfloat16
         if bfloat16:
             for module in model.layers.modules():  # type: ignore[attr-defined]

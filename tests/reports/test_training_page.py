@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reports.training_page import write_training_report
-from tests.training.synthetic import PAPER, made_run, written
+from tests.training.synthetic import PAPER, examined_run, made_run, written
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,19 @@ def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
     assert "says nothing of other seeds" in text
     written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "without")
     assert "other seeds" not in write_training_report(tmp_path / "without").read_text(encoding="utf-8")
+
+
+def test_what_a_task_found_at_the_end_is_there_to_be_read(tmp_path: Path) -> None:
+    scores = {
+        name: [{"BLEU": base + seed, "chrF": 50.0, "decoded subwords/s": 1000.0 * base} for seed in range(3)]
+        for name, base in (("softmax", 20.0), ("linear", 10.0))
+    }
+    folder = tmp_path / "run"
+    written(examined_run(scores), folder)
+    text = write_training_report(folder).read_text(encoding="utf-8")
+    row = text.split('<tr><th scope="row">')[2].split("</tr>")[0]
+    for part in (">11<small>9 to 13<", ">50.0<", ">10000<", ">21.37<", ">1382<"):
+        assert part in row, part
+    for part in ("one &lt;i&gt;", "of softmax", "of linear", "nrefs:1|&lt;b&gt;", 'href="#samples"'):
+        assert part in text, part
+    assert (folder / "figures" / "scores.svg").exists()

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtbench.training.tasks import Task, load_task
 
-__all__ = ["cifar_folder", "mnist_folder", "opened"]
+__all__ = ["cifar_folder", "idx", "image_folder", "mnist_folder", "opened"]
 
 
 def idx(images: np.ndarray) -> bytes:
@@ -42,7 +42,12 @@ def cifar_folder(folder: Path, each: int = 2) -> Path:
     return folder
 
 
-def opened(name: str, folder: Path) -> Task:
-    """A task with data, which is made where the task makes none."""
+def image_folder(name: str, folder: Path) -> str | None:
+    """The data of an image task; None where the task has its own."""
     made = {"mnist": mnist_folder, "cifar10": cifar_folder}
-    return load_task(name).open(str(made[name](folder)) if name in made else None)
+    return str(made[name](folder)) if name in made else None
+
+
+def opened(name: str, folder: Path) -> Task:
+    """An image task with its data."""
+    return load_task(name).open(image_folder(name, folder))
