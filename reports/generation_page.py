@@ -63,7 +63,7 @@ def _render(run: GenerationRun, drawn: Sequence[tuple[Panels, str]], colors: dic
     name = str(plan.get("task"))
     task = load_task(name) if name in TASKS else None
     published = task.published if task else None
-    judged = judge_speeds(run, published) if published else []
+    judged = judge_speeds(run, task) if task else []
     shown = [
         {
             "figure": figure,
@@ -118,8 +118,10 @@ def _row(run: GenerationRun, row: Generated, published: Published | None) -> dic
         "spread": f"{fmt.number(slowest)} to {fmt.number(fastest)}" if len(row.seconds) > 1 else "",
         "paper": paper or "–",
         "times": fmt.ratio(speed / float(paper)) if speed is not None and paper else "–",
-        "latency": fmt.seconds(row.latency_s) if row.latency_s is not None else "–",
-        "parts": f"{fmt.seconds(row.parts_s[0])} to {fmt.seconds(row.parts_s[-1])}" if row.parts_s else "",
+        "latency": fmt.duration(1000 * row.latency_s) if row.latency_s is not None else "–",
+        "parts": f"{fmt.duration(1000 * row.parts_s[0])} to {fmt.duration(1000 * row.parts_s[-1])}"
+        if row.parts_s
+        else "",
         "held": fmt.memory(row.held_bytes) if row.held_bytes is not None else "–",
         "peak": fmt.memory(row.peak_bytes / row.batch) if row.peak_bytes is not None else "–",
         "share": "–" if share is None else f"{share:.0%}",

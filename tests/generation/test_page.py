@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from mtbench.training.tasks.mnist import TASK
 from reports.generation_page import write_generation_report
 
 PAPER = ("softmax", "linear", "momentum", "momentum+momentum", "momentum+adaptive")
+PLAN = {
+    "task": "mnist",
+    "drawing": {"device": "cuda"},
+    "jobs": [{"model": {"size": asdict(TASK.presets["paper"].size)}}],
+}
 CHECK = Check(images=64, sampler_bits=0.7, parallel_bits=0.7001, largest=2e-4, tolerance=1e-3)
 
 
@@ -41,7 +47,7 @@ def folder(path: Path, rows: list[Generated], **header: Any) -> GenerationRun:
                 "kind": "generation",
                 "outcome": "complete",
                 "started": "2026-01-02T03:04:05+00:00",
-                "plan": {"task": "mnist", "drawing": {"device": "cuda"}, "jobs": []},
+                "plan": PLAN,
                 "environment": {},
                 "workers": {"torch on cuda": {"copy_bytes_per_s": 3e12}},
                 **header,
@@ -55,26 +61,40 @@ def folder(path: Path, rows: list[Generated], **header: Any) -> GenerationRun:
 @pytest.mark.parametrize(
     ("momentum", "verdict"),
     [
-        ((1.0, 1.01), "held"),
-        ((1.0, 1.05), "not told apart"),
-        ((1.1, 1.2), "did not hold"),
+        ((1.0, 1.01, 1.0), "held"),
+        ((1.0, 1.05, 1.0), "not told apart"),
+        ((1.1, 1.2, 1.1), "did not hold"),
     ],
 )
 def test_speeds_are_held_by_their_rounds(momentum: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
     """139.65 over 142.85 is .9776."""
-    run = folder(tmp_path / "r", [row("linear", (1.0, 1.001)), row("momentum", momentum)])
-    assert TASK.published is not None
-    judged = judge_speeds(run, TASK.published)
+    run = folder(tmp_path / "r", [row("linear", (1.0, 1.001, 1.0)), row("momentum", momentum)])
+    judged = judge_speeds(run, TASK)
     assert len(judged) == 4
     assert [j.verdict for j in judged if j.text.startswith("Momentum generates")] == [verdict]
     assert [j.verdict for j in judged].count("could not be tested") == 3
 
 
 def test_softmax_has_to_be_slower(tmp_path: Path) -> None:
-    assert TASK.published is not None
-    for seconds, verdict in (((2.0,), "held"), ((0.5,), "did not hold")):
-        run = folder(tmp_path / verdict, [row("linear", (1.0,)), row("softmax", seconds)])
-        assert judge_speeds(run, TASK.published)[0].verdict == verdict
+    for seconds, verdict in ((2.0, "held"), (0.5, "did not hold")):
+        rows = [row("linear", (1.0,) * 3), row("softmax", (seconds,) * 3)]
+        assert judge_speeds(folder(tmp_path / verdict, rows), TASK)[0].verdict == verdict
+
+
+def test_what_cannot_be_tested_says_why(tmp_path: Path) -> None:
+    three = [row("linear", (1.0,) * 3), row("momentum", (1.0,) * 3)]
+    small = {"model": {"size": asdict(TASK.presets["short"].size)}}
+    cases: list[tuple[list[Generated], dict[str, Any], str]] = [
+        ([three[0], row("momentum", (1.0, 1.0))], {}, "2 rounds, and at least 3"),
+        (three, {"plan": {**PLAN, "drawing": {"device": "cpu"}}}, "not drawn on a GPU"),
+        (three, {"plan": {**PLAN, "jobs": [small]}}, "not of the paper's sizes"),
+        (three, {"plan": {**PLAN, "jobs": "x"}}, "does not say how large"),
+        ([three[0], row("momentum", (1.0,) * 3, batch=8)], {}, "not both drawn from at one batch"),
+    ]
+    for number, (rows, header, told) in enumerate(cases):
+        judged = judge_speeds(folder(tmp_path / str(number), rows, **header), TASK)[1]
+        assert judged.verdict == "could not be tested"
+        assert told in judged.reason
 
 
 def test_rows_survive_their_lines(tmp_path: Path) -> None:

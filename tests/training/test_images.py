@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from mtbench import BadInput
-from mtbench.training.settings import Schedule
+from mtbench.cli import main
+from mtbench.training.command import resume_training
+from mtbench.training.folder import TrainingFolder
+from mtbench.training.settings import Job, Kernels, Optimization, Schedule
 from mtbench.training.tasks import load_task
 from mtbench.training.tasks.digits import TASK as DIGITS
 from mtbench.training.tasks.images import sized
@@ -202,3 +206,57 @@ def test_the_papers_settings_and_claims(name: str) -> None:
     assert len(task.published.claims) == 5 + 6
     bounds = {c.variant: c.bound for c in task.published.claims if c.against is None}
     assert bounds["momentum"] == pytest.approx({"mnist": 0.845, "cifar10": 3.435}[name])
+
+
+def test_digits_want_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(BadInput, match=r"pip install 'mtbench\[digits\]'"):
+        DIGITS.open(None)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+    data = mnist_folder(tmp_path / "data")
+    job = Job(
+        task="mnist",
+        variant="linear",
+        seed=0,
+        model=ModelConfig(size=SIZE, attention="linear"),
+        schedule=schedule(2),
+        optimization=Optimization(),
+        kernels=Kernels(),
+        data=str(data),
+    )
+    with TrainingFolder.create(tmp_path / "r") as folder:
+        plan = {"jobs": [job.to_dict()], "rows": [job.id], "parallel": 1}
+        header = {"kind": "training", "plan": plan, "environment": {}, "code": {}, "jobs": {}}
+        folder.write_header({**header, "data": dict(MNIST.open(str(data)).fingerprints())})
+    with pytest.raises(BadInput, match="Changed since"):  # the machine: the data is as it was
+        resume_training(tmp_path / "r")
+    mnist_folder(data, train=29)
+    with pytest.raises(BadInput, match="the data of task mnist has changed since"):
+        resume_training(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--task", "mnist"), "the task mnist needs --data DIR, a folder with MNIST's train-images"),
+        (("--task", "mnist", "--data", "none"), "--data none is no folder: name a folder with MNIST's"),
+        (("--task", "cifar10", "--data", "."), "--data . has no data_batch_1.bin, plain or .gz"),
+        (("--task", "digits", "--data", "."), "--data .: the task digits has its data with it"),
+        (("--task", "digits", "--seq-len", "32"), "--seq-len 32: an image of the task digits has 64"),
+        (("--data", "."), "--data .: the task copy makes its own data"),
+    ],
+)
+def test_bad_words_are_one_line(
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", "train", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert not list(tmp_path.iterdir())
