@@ -27,7 +27,12 @@ WITH_RESUME = ("--resume", "--time-limit")
 
 
 def train(
-    task: Annotated[str, typer.Option(help="What is learnt: copy, listops, translation.")] = "copy",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What is learnt: copy, listops, text, pathfinder, translation, translation-refined."
+        ),
+    ] = "copy",
     data: Annotated[
         Path | None, typer.Option(help="The folder of a task's data, where it does not make its own.")
     ] = None,

@@ -27,7 +27,7 @@ __all__ = ["TASKS", "Data", "Task", "attention_case", "grouped", "load_task"]
 
 TASKS: Mapping[str, str] = {
     name: f"mtbench.training.tasks.{name.replace('-', '_')}"
-    for name in ("copy", "listops", "translation", "translation-refined")
+    for name in ("copy", "listops", "text", "pathfinder", "translation", "translation-refined")
 }
 """By name, the module of each."""
 
