@@ -52,7 +52,8 @@ NEVER = -1
 def job_of(kind: str, length: int, options: argparse.Namespace) -> Job:
     """The job of a training step at that length."""
     paper = REFINED.presets["paper"]
-    size = replace(paper.size, max_len=length, layers=options.layers)
+    wide = {"layers": options.layers, "head_dim": options.head_dim}
+    size = replace(paper.size, max_len=length, **wide)
     return Job(
         task=REFINED.name,
         variant=kind,
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--seq-len", default="16:2048:x2")
     parser.add_argument("--tokens", type=int, default=16384, help="positions of a batch, at every length")
     parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--head-dim", type=int, default=139, help="144 says what odd rows cost")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--backend", default="triton")
     parser.add_argument("--form", default=None)

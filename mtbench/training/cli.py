@@ -30,7 +30,8 @@ def train(
     task: Annotated[
         str,
         typer.Option(
-            help="What is learnt: copy, listops, translation, translation-refined, digits, mnist, cifar10."
+            help="What is learnt: copy, listops, text, pathfinder, translation, translation-refined, digits, "
+            "mnist, cifar10."
         ),
     ] = "copy",
     data: Annotated[

@@ -148,6 +148,7 @@ class Memory:
             self._kept = k, v
             self._hidden = None if real is None else ~real[:, None, :]
             return
+        k, v = _wide(k), _wide(v)
         fk = phi(k) if real is None else phi(k) * real[:, None, :, None]
         positions = torch.arange(k.shape[2], device=k.device)
         last = torch.tensor([k.shape[2]], device=k.device) if lengths is None else lengths
@@ -158,7 +159,7 @@ class Memory:
         """[batch, heads, value_dim] of a token's q."""
         if self.spec.kind == "softmax":
             return _softmax(self.spec, q, *self._kept, self._hidden)
-        return _read(phi(q), *self._kept, self.spec.eps)
+        return _read(phi(_wide(q)), *self._kept, self.spec.eps).to(q.dtype)
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

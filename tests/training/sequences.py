@@ -15,7 +15,7 @@ from mtbench.training.tasks import Task, listops, load_task
 from mtbench.training.variants import parse_variants
 from tests.training.images import image_folder
 
-__all__ = ["corpus", "few_expressions", "opened", "planned"]
+__all__ = ["corpus", "dashes", "few_expressions", "opened", "planned", "reviews"]
 
 NUMBERS = ("one eins", "two zwei", "three drei", "four vier", "five fünf", "six sechs", "seven sieben")
 
@@ -40,6 +40,30 @@ def corpus(folder: Path, *, train: int = 400, packed: bool = False) -> Path:
     return folder
 
 
+def reviews(folder: Path) -> Path:
+    """Films that are good or bad, as the Large Movie Review Dataset lies."""
+    for part in ("train", "test"):
+        for side, word in (("pos", "good"), ("neg", "bad")):
+            (folder / part / side).mkdir(parents=True)
+            for at in range(12):
+                (folder / part / side / f"{at}_7.txt").write_text(f"A {word} film, number {at}. " * (at + 1))
+    return folder
+
+
+def dashes(folder: Path) -> Path:
+    """Images, half of them bright, as Pathfinder's lie."""
+    from PIL import Image
+
+    (folder / "metadata").mkdir(parents=True)
+    (folder / "imgs" / "0").mkdir(parents=True)
+    lines = []
+    for at in range(20):
+        Image.new("L", (32, 32), 200 * (at % 2) + at).save(folder / "imgs" / "0" / f"sample_{at}.png")
+        lines.append(f"imgs/0 sample_{at}.png {at} {at % 2} 1.8 6 2")
+    (folder / "metadata" / "0.npy").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def few_expressions(folder: Path, monkeypatch: pytest.MonkeyPatch, **splits: int) -> None:
     """Has ListOps make few, and keep them there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
@@ -49,7 +73,11 @@ def few_expressions(folder: Path, monkeypatch: pytest.MonkeyPatch, **splits: int
 
 def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     """The task with small data, and what its trainings share."""
-    data = str(corpus(folder / "text")) if name.startswith("translation") else image_folder(name, folder)
+    data = image_folder(name, folder)
+    if name.startswith("translation"):
+        data = str(corpus(folder / "text"))
+    if name in ("text", "pathfinder"):
+        data = str({"text": reviews, "pathfinder": dashes}[name](folder / "data"))
     if name == "listops":
         few_expressions(folder, monkeypatch)
     task = load_task(name).open(data)

@@ -27,7 +27,10 @@ __all__ = ["TASKS", "Data", "Task", "attention_case", "grouped", "load_task"]
 
 TASKS: Mapping[str, str] = {
     name: f"mtbench.training.tasks.{name.replace('-', '_')}"
-    for name in ("copy", "listops", "translation", "translation-refined", "digits", "mnist", "cifar10")
+    for name in (
+        *("copy", "listops", "text", "pathfinder", "translation", "translation-refined"),
+        *("digits", "mnist", "cifar10"),
+    )
 }
 """By name, the module of each."""
 

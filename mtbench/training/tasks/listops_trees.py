@@ -19,29 +19,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtbench.inputs import Array
+from mtbench.training.tasks.classified import Labelled
 
-__all__ = ["CLOSE", "DIGIT", "OPERATORS", "PAD", "SYMBOLS", "Expressions", "draw"]
+__all__ = ["CLOSE", "DIGIT", "OPERATORS", "SYMBOLS", "draw"]
 
-PAD, DIGIT, OPERATORS, CLOSE = 0, 1, (11, 12, 13, 14), 15
-"""Symbols: padding, the digit 0 (and the nine after it), ``[MIN [MAX [MED [SM`` and ``]``."""
+DIGIT, OPERATORS, CLOSE = 1, (11, 12, 13, 14), 15
+"""Symbols beside padding, 0: the digit 0 (and the nine after it), ``[MIN [MAX [MED [SM`` and ``]``."""
 SYMBOLS = 16
 MAX_DEPTH, MAX_ARGUMENTS = 10, 10
 OPERATION = 0.25
 """The probability that a part is an operation."""
 AT_ONCE = 4096
 """Expressions that are begun together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expressions:
-    """Some of them, one after another."""
-
-    symbols: Array
-    """[symbols of all] uint8."""
-    lengths: Array
-    """Symbols of each, [expressions] int32."""
-    values: Array
-    """What each comes to, 0 to 9, [expressions] uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +56,7 @@ class _Level:
         )
 
 
-def draw(count: int, *, shortest: int, longest: int, seed: int) -> Expressions:
+def draw(count: int, *, shortest: int, longest: int, seed: int) -> Labelled:
     """`count` expressions of more than `shortest` and fewer than `longest` symbols. The same arguments give
     the same expressions."""
     rng = np.random.default_rng((seed, 20_11_04006))
@@ -77,7 +66,7 @@ def draw(count: int, *, shortest: int, longest: int, seed: int) -> Expressions:
         parts.append(some)
         there += len(some.lengths)
     lengths = np.concatenate([part.lengths for part in parts])[:count]
-    return Expressions(
+    return Labelled(
         symbols=np.concatenate([part.symbols for part in parts])[: int(lengths.sum())],
         lengths=lengths,
         values=np.concatenate([part.values for part in parts])[:count],
@@ -113,7 +102,7 @@ def _grown(rng: np.random.Generator, shortest: int, longest: int) -> list[_Level
     return [level.only(kept) for level in levels]
 
 
-def _written(levels: list[_Level]) -> Expressions:
+def _written(levels: list[_Level]) -> Labelled:
     """The symbols and values of whole levels."""
     sizes: list[Array] = [np.empty(0, np.int64)] * len(levels)
     values = np.empty(0, np.int64)
@@ -139,7 +128,7 @@ def _written(levels: list[_Level]) -> Expressions:
         if len(counts):
             before = _firsts(below)  # within a part its children lie one after another, behind its operator
             starts = np.repeat(starts[operation] + 1 - before[_firsts(counts)], counts) + before
-    return Expressions(symbols=symbols, lengths=lengths.astype(np.int32), values=values.astype(np.uint8))
+    return Labelled(symbols=symbols, lengths=lengths.astype(np.int32), values=values.astype(np.uint8))
 
 
 def _firsts(counts: Array) -> Array:
@@ -162,6 +151,6 @@ def _evaluated(operator: Array, counts: Array, values: Array) -> Array:
     return np.choose(operator, results)
 
 
-def each(expressions: Expressions) -> Iterator[Array]:
+def each(expressions: Labelled) -> Iterator[Array]:
     """The symbols of one after another."""
     yield from np.split(expressions.symbols, np.cumsum(expressions.lengths)[:-1])
