@@ -53,12 +53,12 @@ class Digits(ImageTask):
             size=sized(PIXELS, d_model=64, layers=2, heads=4, head_dim=16, feed_forward=128),
             schedule=Schedule(
                 epochs=4,
-                iterations=TRAINING // 25,
-                batch=25,
+                iterations=TRAINING // 10,
+                batch=10,
                 seq_len=PIXELS,
                 evaluation_batches=ALL,
             ),
-            optimization=Optimization(lr=3e-3, drop_epoch=3),
+            optimization=Optimization(lr=5e-3, drop_epoch=3),
         ),
     }
 
