@@ -230,9 +230,9 @@ def arena_published(
             "One run each, without intervals. The paper's figures were made by its released code: its linear "
             "and momentum attention have no normaliser there (linear-bare and momentum-bare here), dropout "
             "acts on single weights of softmax attention, positions have learnt vectors, AdamW with a "
-            f"warm-up and a linear decay trains for {steps:,} steps, and of all looks at the validation set the best "
-            "counts. Here RAdam trains as many steps at the same learning rate, and the last step counts. "
-            + remark
+            f"warm-up and a linear decay trains for {steps:,} steps, and of all looks at the validation set "
+            "the best counts. Here RAdam trains as many steps at the same learning rate, and the last step "
+            "counts. " + remark
         ).strip(),
         values={"metric": {**accuracies, **bare}},
         claims=claims,
