@@ -88,7 +88,7 @@ class RefinedTranslation(TranslationTask):
     published = PUBLISHED
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
-            why="The paper's model, and four times that a translation is said; 24 epochs of 100 steps are ours.",
+            why="The paper's model and its four sayings; 24 epochs of 100 steps are ours.",
             size=paper_size(80),
             schedule=Schedule(
                 epochs=24, iterations=100, batch=128, seq_len=80, evaluations=12, evaluation_batches=ALL
