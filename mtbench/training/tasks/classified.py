@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -180,15 +180,7 @@ def short(vocabulary: int, seq_len: int, *, epochs: int = 8) -> Preset:
     return Preset(
         why=f"Sequences of {seq_len} symbols at most and a smaller model, for a look on a CPU: too short to "
         "test the paper by.",
-        size=ModelSize(
-            vocabulary=vocabulary,
-            max_len=seq_len,
-            d_model=32,
-            layers=2,
-            heads=2,
-            head_dim=16,
-            feed_forward=64,
-        ),
+        size=replace(arena_size(vocabulary, seq_len), d_model=32, head_dim=16, feed_forward=64),
         schedule=Schedule(
             epochs=epochs, iterations=50, batch=32, seq_len=seq_len, evaluations=4, evaluation_batches=16
         ),
@@ -230,9 +222,9 @@ def arena_published(
             "One run each, without intervals. The paper's figures were made by its released code: its linear "
             "and momentum attention have no normaliser there (linear-bare and momentum-bare here), dropout "
             "acts on single weights of softmax attention, positions have learnt vectors, AdamW with a "
-            f"warm-up and a linear decay trains for {steps:,} steps, and of all looks at the validation set the best "
-            "counts. Here RAdam trains as many steps at the same learning rate, and the last step counts. "
-            + remark
+            f"warm-up and a linear decay trains for {steps:,} steps, and of all looks at the validation set "
+            "the best counts. Here RAdam trains as many steps at the same learning rate, and the last step "
+            "counts. " + remark
         ).strip(),
         values={"metric": {**accuracies, **bare}},
         claims=claims,

@@ -64,13 +64,13 @@ class ListOps(ClassifiedTask):
             optimization=Optimization(lr=1e-4, weight_decay=0.0),
         ),
         "long": Preset(
-            why="The paper's model, trained for 30,000 steps at a higher learning rate, until linear "
+            why="The paper's model, trained for 12,000 steps at a higher learning rate, until linear "
             "attention stops to improve.",
             size=arena_size(SYMBOLS, 2000),
             schedule=Schedule(
-                epochs=120, iterations=250, batch=32, seq_len=2000, evaluations=24, evaluation_batches=ALL
+                epochs=60, iterations=200, batch=32, seq_len=2000, evaluations=20, evaluation_batches=ALL
             ),
-            optimization=Optimization(lr=1e-3, weight_decay=0.0, drop_epoch=100),
+            optimization=Optimization(lr=1e-3, weight_decay=0.0, drop_epoch=50),
         ),
         "short": short(SYMBOLS, 64),
     }

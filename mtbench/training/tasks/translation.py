@@ -252,7 +252,7 @@ class Translation(TranslationTask):
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             why="The sizes that the paper has for translation without autoregression; that it is done a "
-            "subword at a time, and for 40 passes over 38,000 pairs, is ours.",
+            "subword at a time, and for 40 epochs of 100 steps, is ours.",
             size=paper_size(80),
             schedule=Schedule(
                 epochs=40, iterations=100, batch=128, seq_len=80, evaluations=20, evaluation_batches=ALL
