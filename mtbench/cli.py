@@ -13,6 +13,7 @@ import typer
 
 from mtbench import __version__
 from mtbench.errors import BackendFailure, BadInput, StorageError
+from mtbench.profile.cli import profile
 from mtbench.training.cli import train
 from mtbench.words import floats, names, optional_names, whole_numbers
 
@@ -231,6 +232,7 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
 
 
 app.command()(train)
+app.command()(profile)
 
 
 @app.command()

@@ -1,0 +1,146 @@
+"""``mtbench profile``, from a checked target to a folder with its page."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mtbench.errors import BadInput, StorageError
+from mtbench.measure.environment import environment
+from mtbench.profile import machine as machines
+from mtbench.profile.assembling import assemble
+from mtbench.profile.measuring import measure, settings_of
+from mtbench.profile.parts import Asked, find
+from mtbench.profile.record import FILE, Machine, Profile
+from mtbench.profile.target import Target, refusal
+from mtbench.profile.tools import by_tools
+from mtbench.registry import import_part
+from mtbench.results import Measurement
+from mtbench.sweep.settings import Settings
+
+__all__ = ["CALLS", "PAGE", "make_profile", "write_page"]
+
+CALLS = 20
+"""That are traced, and counted."""
+PAGE = "profile.html"
+
+Tell = Callable[[str], None]
+
+
+def make_profile(
+    target: Target,
+    folder: Path,
+    *,
+    row: Measurement | None = None,
+    threads: int | None = None,
+    calls: int = CALLS,
+    remeasure: bool = False,
+    command: Sequence[str] = (),
+    tell: Tell = lambda text: None,
+) -> Profile:
+    """Measure, profile, and write a folder: ``profile.json``, the page, the traces, what the compiler made.
+
+    Args:
+        target: what.
+        folder: a new one.
+        row: how a sweep of this code on this machine has measured it; None: it is measured first.
+        threads: CPU threads; None is all CPUs.
+        calls: that are traced.
+        remeasure: whether the machine's ceilings are measured anew where they are known.
+        command: the words it was asked for with.
+        tell: is told what comes next.
+
+    Raises:
+        BadInput: the folder is there, or the case is wrong, out of memory or otherwise not ok.
+        StorageError: the folder cannot be written.
+    """
+    settings = settings_of(threads)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    with _writing(folder):
+        _create(folder)
+        logs = folder / "logs"
+        logs.mkdir()
+        if row is None:
+            row = measure(target, settings, logs, tell)
+            if why := refusal(row):
+                raise BadInput(f"{row.id}: {why}")
+        profile = _profiled(target, folder, row, settings, calls, started, command, tell, remeasure=remeasure)
+        (folder / FILE).write_text(profile.to_json(), encoding="utf-8")
+        tell("page")
+        write_page(folder)
+    return profile
+
+
+def _profiled(
+    target: Target,
+    folder: Path,
+    row: Measurement,
+    settings: Settings,
+    calls: int,
+    started: str,
+    command: Sequence[str],
+    tell: Tell,
+    *,
+    remeasure: bool,
+) -> Profile:
+    assert settings.threads is not None  # noqa: S101  (settled)
+    here = environment(threads=settings.threads)
+    framework, case = target.backend.framework, target.case
+    known = None if remeasure else machines.known(here, framework, case.device, case.dtype)
+    with tempfile.TemporaryDirectory(prefix="mtbench-profile-", ignore_cleanup_errors=True) as cache:
+        asked = Asked(
+            backend=target.asked,
+            case=case,
+            form=target.form,
+            threads=settings.threads,
+            memory_limit_bytes=settings.memory_limit_here,
+            folder=folder.resolve(),
+            cache=Path(cache),
+            calls=calls,
+        )
+        findings = find(asked, tell, machine=known is None)
+        if case.device == "cuda":
+            by_tools(asked, findings, tell, triton=framework == "torch")
+    if known is None:
+        if "machine" not in findings.found:
+            raise BadInput(
+                f"{row.id}: what this machine reaches could not be measured "
+                f"({findings.missing.get('machine', 'nothing was said')}), and without it there is no verdict"
+            )
+        known = Machine(**findings.found["machine"])
+        # A cache that cannot be written costs the next profile some seconds.
+        with contextlib.suppress(OSError):
+            machines.remember(here, framework, case.device, known)
+    return assemble(
+        row,
+        findings,
+        known,
+        framework=framework,
+        folder=folder,
+        environment=here,
+        started=started,
+        command=command,
+    )
+
+
+def write_page(folder: Path) -> Path:
+    """The page of a profile's folder, made from its ``profile.json``. Returns its path."""
+    page: Path = import_part("reports.profile_page").write_profile_page(folder)
+    return page
+
+
+def _create(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is there already, and is not empty: name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{error.filename or folder}: {error.strerror or error}") from error
