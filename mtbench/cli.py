@@ -168,6 +168,10 @@ def run(
         float | None,
         typer.Option(help="Seconds that rows wait for a node once none is left for them. [default: 60]"),
     ] = None,
+    profiled: Annotated[
+        str | None,
+        typer.Option("--profile", help="Profile rows after all are timed: slowest:N or fastest:N."),
+    ] = None,
 ) -> None:
     """Sweep attentions over backends and sizes, and leave a report.
 
@@ -204,6 +208,8 @@ def run(
         seed=seed,
     )
     folder = out or Path(f"mtbench-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    if profiled is not None:
+        _check_profiled(profiled, executor)
     outcome = command.run_sweep(
         sweep,
         names(backend),
@@ -217,7 +223,36 @@ def run(
         interleaved=interleave is not False,
         executor=new_executor(executor or "local", address, accelerator, wait),
     )
+    if profiled is not None and not outcome.interrupted:
+        _profile(folder, profiled)
     _conclude(outcome, folder)
+
+
+def _check_profiled(words: str, executor: str | None) -> None:
+    """Before anything is measured."""
+    from mtbench.profile.sweeping import choice
+
+    choice(words)
+    if executor not in (None, "local"):
+        raise BadInput(f"--profile {words}: that is for rows of this machine, without --executor {executor}")
+
+
+def _profile(folder: Path, words: str) -> None:
+    """Ctrl-C ends it, and keeps the run and the profiles that are there."""
+    from mtbench.profile.display import show_stages
+    from mtbench.profile.sweeping import choice, profile_rows
+    from mtbench.sweep.command import relative
+
+    def complain(told: str) -> None:
+        typer.echo(told, err=True)
+
+    arguments = ["mtbench", *relative(sys.argv[1:])]
+    try:
+        with show_stages() as tell:
+            made = profile_rows(folder, choice(words), command=arguments, tell=tell, complain=complain)
+        typer.echo(f"profiles: {made} in {folder / 'profiles'}")
+    except KeyboardInterrupt:
+        typer.echo("profiling was interrupted; the run is whole", err=True)
 
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:

@@ -83,7 +83,7 @@ class _Traffic(TorchDispatchMode):
     """Adds up the bytes that operators read and write; a view moves none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(

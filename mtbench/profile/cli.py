@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["profile"]
 
-CASE_WORDS = ("attention", "form", "seq_len", "batch", "heads", "head_dim", "value_dim", "kv_len", "kv_heads")
-CASE_WORDS += ("lengths", "dtype", "device", "mode", "causal", "beta", "gamma", "seed", "backend")
+SIZES = ("seq_len", "batch", "heads", "head_dim", "value_dim", "kv_len", "kv_heads")
+WORDS = ("dtype", "device", "mode")
+CASE = (*SIZES, *WORDS, "attention", "backend", "form", "lengths", "causal", "beta", "gamma", "seed")
 
 
 def profile(
@@ -80,7 +81,7 @@ def profile(
     The case is given by the flags of `mtbench run`, one value each, or by a row of a run. What is wrong,
     unsupported or out of memory is not profiled, and the exit code is 2.
     """
-    given: dict[str, Any] = {name: value for name, value in locals().items() if name in CASE_WORDS}
+    given: dict[str, Any] = {name: value for name, value in locals().items() if name in CASE}
     given = {name: value for name, value in given.items() if value is not None}
     if against is not None:
         others = {"--row": row, "--calls": calls, "--threads": threads, "--remeasure": remeasure or None}
@@ -147,10 +148,8 @@ def _case(given: dict[str, Any]) -> Case:
         "beta": _one("--beta", floats("--beta", given.get("beta"))),
         "gamma": _one("--gamma", floats("--gamma", given.get("gamma"))),
     }
-    case: dict[str, Any] = {
-        name: _one(f"--{name}", names(given.get(name))) for name in ("dtype", "device", "mode")
-    }
-    for name in ("seq_len", "batch", "heads", "head_dim", "value_dim", "kv_len", "kv_heads"):
+    case: dict[str, Any] = {name: _one(f"--{name}", names(given.get(name))) for name in WORDS}
+    for name in SIZES:
         option = f"--{name.replace('_', '-')}"
         case[name] = _one(option, whole_numbers(option, given.get(name)))
     case["lengths"] = whole_numbers("--lengths", given.get("lengths"))

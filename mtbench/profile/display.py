@@ -50,24 +50,17 @@ def print_profile(profile: Profile) -> None:
 
 def rates(profile: Profile) -> str:
     """Times, rates and the part of the roof that they are, in one line."""
-    work, machine = profile.work, profile.machine
+    work = profile.work
     ms = profile.device_ms or profile.wall_ms
     told = f"wall {profile.wall_ms:.4g} ms"
     if profile.device_ms is not None:
         told += f", device {profile.device_ms:.4g} ms"
-    told += f"; {work.flop / ms / 1e9:.3g} TFLOP/s, {work.bytes / ms / 1e6:.3g} GB/s"
-    roof = least_ms(profile)
-    if roof is not None and machine.copy_bytes_per_s:
-        told += f"; {roof / ms:.0%} of the roofline of what it does"
+    flops = work.flop / ms / 1e6  # GFLOP/s
+    told += f"; {flops / 1e3:.3g} TFLOP/s" if flops > 1e3 else f"; {flops:.3g} GFLOP/s"
+    told += f", {work.bytes / ms / 1e6:.3g} GB/s"
+    if profile.least_ms is not None:
+        told += f"; {profile.least_ms / ms:.0%} of the roofline of what it does"
     return told
-
-
-def least_ms(profile: Profile) -> float | None:
-    """The longer of its bytes at the rate of a copy and its operations at that of a product."""
-    shares = [profile.bound.shares.get(name) for name in ("memory", "products")]
-    known = [share for share in shares if share is not None]
-    busy = (profile.bound.shares.get("busy") or 0.0) * profile.wall_ms
-    return max(known) * busy if known else None
 
 
 def _print_lines(console: Console, profile: Profile) -> None:
@@ -105,8 +98,8 @@ def print_against(beside: Against, a: str, b: str) -> None:
     console = Console(highlight=False)
     for name, one, other in beside.differs:
         console.print(Text(f"{name}: {one or '-'} | {other or '-'}"), style="dim", soft_wrap=True)
-    for label, one in ((a, beside.a), (b, beside.b)):
-        console.print(Text(f"{label}: {one.bound.verdict}; {rates(one)}"))
+    for label, side in ((a, beside.a), (b, beside.b)):
+        console.print(Text(f"{label}: {side.bound.verdict}; {rates(side)}"))
     table = Table(box=None, pad_edge=False)
     for heading in (beside.what or "part", "A ms", "B ms", "B - A ms", "calls"):
         table.add_column(heading, justify="left" if heading == beside.what else "right")

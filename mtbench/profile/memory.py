@@ -12,6 +12,7 @@ from typing import Any
 
 from mtbench.backend import Kernel
 from mtbench.frameworks.profiling import CALL
+from mtbench.measure.memory import returning_memory
 from mtbench.profile.record import Block, MemoryCourse
 
 __all__ = ["course", "resident_course"]
@@ -29,7 +30,7 @@ OURS = ("mtbench/profile/", "mtbench/frameworks/", "torch/", "runpy.py", "<froze
 ALLOCATING = ("aten::empty", "aten::new_empty", "aten::resize_")
 """Operators that only allocate, for another."""
 EVERY_S = 0.001
-RESIDENT_CALLS, RESIDENT_S = 50, 1.5
+RESIDENT_CALLS, RESIDENT_S = 8, 1.5
 """Calls that are watched, and for how long at the most; one at the least."""
 
 
@@ -46,7 +47,7 @@ def course(told: Mapping[str, Any]) -> MemoryCourse | None:
 
 def _of_history(history: Sequence[Mapping[str, Any]]) -> MemoryCourse | None:
     """Torch's ``device_traces``: a block is in use from ``alloc`` to ``free_requested``."""
-    changes = []
+    changes: list[tuple[float, int, int, Block]] = []
     for event in history:
         if event["action"] not in ("alloc", "free_requested"):
             continue
@@ -63,7 +64,7 @@ def _of_events(events: Sequence[Mapping[str, Any]]) -> MemoryCourse | None:
     (call,) = (event for event in events if event["name"] == CALL)
     begin, end = call["ts"], call["ts"] + call["dur"]
     spans = [e for e in events if e.get("ph") == "X" and e["ts"] <= end and e["ts"] + e["dur"] >= begin]
-    changes = []
+    changes: list[tuple[float, int, int, Block]] = []
     for event in events:
         if event["name"] != "[memory]" or not begin <= event["ts"] <= end:
             continue
@@ -152,7 +153,8 @@ def _thinned(points: Sequence[tuple[float, int]]) -> tuple[tuple[float, int], ..
 
 def resident_course(kernel: Kernel) -> MemoryCourse | None:
     """The resident set while some calls are made, beyond what it was before them; None where Linux does not
-    say. A call that reuses what the allocator holds adds nothing: the sweep's own peak is measured otherwise
+    say. What is freed goes back to the system at once, which slows them; small blocks are reused all the
+    same. What lies between two looks is missed: the sweep's own peak is measured otherwise
     (`mtbench.measure.memory`)."""
     file = Path("/proc/self/statm")
     if not file.exists():
@@ -169,16 +171,19 @@ def resident_course(kernel: Kernel) -> MemoryCourse | None:
         while not done.wait(EVERY_S):
             look()
 
-    look()
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    for _ in range(RESIDENT_CALLS):
+    with returning_memory():
         kernel.wait(kernel())
-        if time.perf_counter() - began > RESIDENT_S:
-            break
-    done.set()
-    watcher.join()
-    look()
+        began = time.perf_counter()
+        look()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        for _ in range(RESIDENT_CALLS):
+            kernel.wait(kernel())
+            if time.perf_counter() - began > RESIDENT_S:
+                break
+        done.set()
+        watcher.join()
+        look()
     before = points[0][1]
     told = [(at, size - before) for at, size in points]
     return MemoryCourse(

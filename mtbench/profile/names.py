@@ -18,9 +18,9 @@ def profile_name(row_id: str) -> str:
     be the same in those letters.
 
     >>> profile_name("jax/chunked/linear-b1")
-    'jax-chunked-linear-b1-9c3c0d'
+    'jax-chunked-linear-b1-5138a7'
     """
-    digest = hashlib.sha256(row_id.encode()).hexdigest()[:6]
+    digest = hashlib.sha256(row_id.encode(errors="surrogatepass")).hexdigest()[:6]
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', row_id)[:MOST]}-{digest}"
 
 

@@ -153,10 +153,9 @@ def with_counters(
         short[_short(name)].append(values)
     found = []
     for kernel in kernels:
-        values = whole.get(_whole(kernel.name))
-        if values is None and len(short[_short(kernel.name)]) == 1:
-            values = short[_short(kernel.name)][0]
-        found.append(kernel if values is None else replace(kernel, counters=dict(values)))
+        alike = short[_short(kernel.name)]
+        values = whole.get(_whole(kernel.name), alike[0] if len(alike) == 1 else {})
+        found.append(replace(kernel, counters=dict(values)))
     return tuple(found)
 
 

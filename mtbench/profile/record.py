@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbench.errors import BadInput
+from mtbench.floor import SAME_UNITS
 from mtbench.results import Measurement
 
 __all__ = [
@@ -223,6 +224,16 @@ class Profile:
     def device_ms(self) -> float | None:
         """That of the device clock; None on a CPU, and where it does not work."""
         return None if self.row.device_ms is None else self.row.device_ms.median
+
+    @property
+    def least_ms(self) -> float | None:
+        """The roofline of what it does: the longer of its bytes at the rate of a copy and its operations at
+        that of a product in its dtype; None where one of the two was not measured."""
+        dtype = self.row.case.dtype
+        product = self.machine.matmul_flop_per_s.get(SAME_UNITS.get(dtype, dtype))
+        if not (product and self.machine.copy_bytes_per_s):
+            return None
+        return max(self.work.bytes / self.machine.copy_bytes_per_s, self.work.flop / product) * 1e3
 
     def to_json(self) -> str:
         """Of the file."""

@@ -182,7 +182,8 @@ def _spans(call: Event, inside: Sequence[Event]) -> tuple[float, float, float, f
         return 0.0, call.length / 1e3, 0.0, 0.0
     first, last = min(e.start for e in inside), max(e.end for e in inside)
     busy = union_ns((round(e.start * 1e3), round(e.end * 1e3)) for e in inside) / 1e6
-    return busy, (first - call.start) / 1e3, (last - first) / 1e3 - busy, (call.end - last) / 1e3
+    between = max(0.0, (last - first) / 1e3 - busy)
+    return busy, (first - call.start) / 1e3, between, (call.end - last) / 1e3
 
 
 def _kernels(within: Sequence[Sequence[Event]], trace: Trace) -> tuple[Kernel, ...]:
