@@ -27,7 +27,7 @@ LEAST = 0.002
 MOST_DEPTH = 60
 LOOP = "repeat_calls"
 """The function in which the calls are made: what is above it says nothing of them."""
-FORBIDDEN = ("Permission denied", "EPERM", "Operation not permitted")
+FORBIDDEN = ("permission denied", "eperm", "operation not permitted")
 
 
 def py_spy() -> str | None:
@@ -69,7 +69,7 @@ def problem(told: str, code: int | None) -> str:
     >>> problem("Error: Permission denied (os error 13)", 1)
     'this machine forbids ptrace, which py-spy needs (in a container: --cap-add SYS_PTRACE)'
     """
-    if any(word in told for word in FORBIDDEN):
+    if any(word in told.lower() for word in FORBIDDEN):
         return "this machine forbids ptrace, which py-spy needs (in a container: --cap-add SYS_PTRACE)"
     lines = [line for line in told.splitlines() if line.strip()]
     return f"py-spy failed (exit code {code}): {lines[-1].strip()[:300] if lines else 'it says nothing'}"

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import mtbench
 from mtbench.profile.record import Kernel, Made
 
 __all__ = ["caches", "digest_of", "gather", "spills", "with_spills"]
 
+CHECKOUT = Path(mtbench.__file__).parent.parent
 FOLDER = "compiled"
 MOST_FILES, MOST_BYTES = 200, 8 << 20
 """That are kept of one profile; and of one file, in bytes."""
@@ -83,11 +85,17 @@ def gather(cache: Path, programs: Mapping[str, str], folder: Path) -> Made:
             texts[_free(name, texts)] = file.read_text(encoding="utf-8", errors="replace")
     if texts:
         target.mkdir(exist_ok=True)
+    texts = {name: _homeless(text) for name, text in texts.items()}
     for name, text in texts.items():
         (target / name).write_text(text, encoding="utf-8")
     digest = {name: found for name, text in texts.items() if (found := digest_of(name, text))}
     files = tuple((f"{FOLDER}/{name}", len(text.encode())) for name, text in texts.items())
     return Made(files=files, digest=digest)
+
+
+def _homeless(text: str) -> str:
+    """Without the folders that this machine alone has: a compiler writes down where a source file lay."""
+    return text.replace(f"{CHECKOUT}/", "").replace(str(Path.home()), "~")
 
 
 def _wanted(file: Path, cache: Path) -> bool:

@@ -48,6 +48,7 @@ def course(told: Mapping[str, Any]) -> MemoryCourse | None:
 def _of_history(history: Sequence[Mapping[str, Any]]) -> MemoryCourse | None:
     """Torch's ``device_traces``: a block is in use from ``alloc`` to ``free_requested``."""
     changes: list[tuple[float, int, int, Block]] = []
+    began = next((event.get("time_us", 0) for event in history), 0)
     for event in history:
         if event["action"] not in ("alloc", "free_requested"):
             continue
@@ -55,7 +56,7 @@ def _of_history(history: Sequence[Mapping[str, Any]]) -> MemoryCourse | None:
         stack = tuple(f"{f['name']} ({_short(str(f['filename']))}:{f['line']})" for f in frames[:STACK])
         sign = 1 if event["action"] == "alloc" else -1
         block = Block(bytes=int(event["size"]), what=stack[0] if stack else "", stack=stack)
-        changes.append((event.get("time_us", len(changes)) / 1e3, sign, int(event["addr"]), block))
+        changes.append(((event.get("time_us", began) - began) / 1e3, sign, int(event["addr"]), block))
     return _course(CUDA_METHOD, changes)
 
 

@@ -164,4 +164,10 @@ def _whole(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    return re.split(r"[<(]", name.removeprefix("void "))[0].strip()
+    """The function's own name: the two differ in how they write what is around it.
+
+    >>> _short("void at::native::(anonymous namespace)::softmax<4>(int)"), _short("softmax<4>(T1)")
+    ('softmax', 'softmax')
+    """
+    plain = name.removeprefix("void ").replace("(anonymous namespace)::", "").replace("<unnamed>::", "")
+    return re.split(r"[<(]", plain)[0].strip().rpartition("::")[2]

@@ -34,10 +34,12 @@ def main(name: str, form: str, threads: int, case: Case, proton: str | None) -> 
 
         proton_record(kernel, proton)
         return
-    driver = ctypes.CDLL("libcuda.so.1")
-    driver.cuProfilerStart()
+    driver = ctypes.CDLL("libcuda.so.1") if case.device == "cuda" else None
+    if driver is not None:
+        driver.cuProfilerStart()
     kernel.wait(kernel())
-    driver.cuProfilerStop()
+    if driver is not None:
+        driver.cuProfilerStop()
 
 
 if __name__ == "__main__":
