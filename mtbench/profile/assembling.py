@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,6 @@ def assemble(
     framework: str,
     folder: Path,
     environment: Mapping[str, Any],
-    started: str,
-    command: Sequence[str],
 ) -> Profile:
     """The profile. What the findings lack it says, and does without."""
     found, missing = findings.found, dict(findings.missing)
@@ -68,8 +66,6 @@ def assemble(
     return Profile(
         row=row,
         environment=environment,
-        started=started,
-        command=tuple(command),
         bound=bound_of(facts_of(row, seen, found.get("busy"), counted, framework), work, machine),
         work=work,
         machine=machine,

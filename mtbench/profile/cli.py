@@ -65,6 +65,13 @@ def profile(
     seed: Annotated[int | None, typer.Option(help="Of the inputs. [default: 0]")] = None,
     calls: Annotated[int | None, typer.Option(help="That are traced. [default: 20]", min=1)] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all CPUs]", min=1)] = None,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            help="Parts to leave out, with commas: resident, counters, flame, made, trace, work, memory, "
+            "ncu, proton. [default: none]"
+        ),
+    ] = None,
     remeasure: Annotated[
         bool, typer.Option("--remeasure", help="Measure what this machine reaches anew.")
     ] = False,
@@ -84,7 +91,8 @@ def profile(
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in CASE}
     given = {name: value for name, value in given.items() if value is not None}
     if against is not None:
-        others = {"--row": row, "--calls": calls, "--threads": threads, "--remeasure": remeasure or None}
+        others = {"--row": row, "--calls": calls, "--threads": threads, "--without": without}
+        others["--remeasure"] = remeasure or None
         _alone("--against", given, others)
         _set_beside(folder, against, out)
         return
@@ -115,6 +123,7 @@ def profile(
             threads=threads,
             calls=CALLS if calls is None else calls,
             remeasure=remeasure,
+            without=names(without) or (),
             command=["mtbench", *relative(sys.argv[1:])],
             tell=tell,
         )

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mtbench.errors import BadInput, StorageError
+from mtbench.errors import BadInput, StorageError, nearest
 from mtbench.measure.environment import environment
 from mtbench.profile import machine as machines
 from mtbench.profile.assembling import assemble
 from mtbench.profile.measuring import measure, settings_of
-from mtbench.profile.parts import Asked, find
+from mtbench.profile.parts import OPTIONAL, Asked, find
 from mtbench.profile.record import FILE, Machine, Profile
 from mtbench.profile.target import Target, refusal
 from mtbench.profile.tools import by_tools
 from mtbench.registry import import_part
 from mtbench.results import Measurement
-from mtbench.sweep.settings import Settings
 
 __all__ = ["CALLS", "PAGE", "make_profile", "write_page"]
 
@@ -38,6 +38,7 @@ def make_profile(
     threads: int | None = None,
     calls: int = CALLS,
     remeasure: bool = False,
+    without: Sequence[str] = (),
     command: Sequence[str] = (),
     tell: Tell = lambda text: None,
 ) -> Profile:
@@ -50,13 +51,17 @@ def make_profile(
         threads: CPU threads; None is all CPUs.
         calls: that are traced.
         remeasure: whether the machine's ceilings are measured anew where they are known.
+        without: parts that are left out, of `mtbench.profile.parts.OPTIONAL`.
         command: the words it was asked for with.
         tell: is told what comes next.
 
     Raises:
-        BadInput: the folder is there, or the case is wrong, out of memory or otherwise not ok.
+        BadInput: a part is unknown, the folder is there, or the case is wrong, out of memory or otherwise not ok.
         StorageError: the folder cannot be written.
     """
+    for part in without:
+        if part not in OPTIONAL:
+            raise BadInput(f"--without {part}: {nearest(part, OPTIONAL)}")
     settings = settings_of(threads)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with _writing(folder):
@@ -67,63 +72,42 @@ def make_profile(
             row = measure(target, settings, logs, tell)
             if why := refusal(row):
                 raise BadInput(f"{row.id}: {why}")
-        profile = _profiled(target, folder, row, settings, calls, started, command, tell, remeasure=remeasure)
+        with tempfile.TemporaryDirectory(prefix="mtbench-profile-", ignore_cleanup_errors=True) as cache:
+            asked = Asked(
+                backend=target.asked,
+                case=target.case,
+                form=target.form,
+                threads=settings.threads or 1,
+                memory_limit_bytes=settings.memory_limit_here,
+                folder=folder.resolve(),
+                cache=Path(cache),
+                calls=calls,
+                without=frozenset(without),
+            )
+            profile = _profiled(asked, target.backend.framework, row, tell, remeasure=remeasure)
+        profile = replace(profile, started=started, command=tuple(command))
         (folder / FILE).write_text(profile.to_json(), encoding="utf-8")
         tell("page")
         write_page(folder)
     return profile
 
 
-def _profiled(
-    target: Target,
-    folder: Path,
-    row: Measurement,
-    settings: Settings,
-    calls: int,
-    started: str,
-    command: Sequence[str],
-    tell: Tell,
-    *,
-    remeasure: bool,
-) -> Profile:
-    assert settings.threads is not None  # noqa: S101  (settled)
-    here = environment(threads=settings.threads)
-    framework, case = target.backend.framework, target.case
+def _profiled(asked: Asked, framework: str, row: Measurement, tell: Tell, *, remeasure: bool) -> Profile:
+    here, case = environment(threads=asked.threads), asked.case
     known = None if remeasure else machines.known(here, framework, case.device, case.dtype)
-    with tempfile.TemporaryDirectory(prefix="mtbench-profile-", ignore_cleanup_errors=True) as cache:
-        asked = Asked(
-            backend=target.asked,
-            case=case,
-            form=target.form,
-            threads=settings.threads,
-            memory_limit_bytes=settings.memory_limit_here,
-            folder=folder.resolve(),
-            cache=Path(cache),
-            calls=calls,
-        )
-        findings = find(asked, tell, machine=known is None)
-        if case.device == "cuda":
-            by_tools(asked, findings, tell, triton=framework == "torch")
+    findings = find(asked, tell, machine=known is None)
+    if case.device == "cuda":
+        by_tools(asked, findings, tell, triton=framework == "torch")
     if known is None:
         if "machine" not in findings.found:
-            raise BadInput(
-                f"{row.id}: what this machine reaches could not be measured "
-                f"({findings.missing.get('machine', 'nothing was said')}), and without it there is no verdict"
-            )
+            why = findings.missing.get("machine", "nothing was said")
+            told = f"what this machine reaches could not be measured ({why})"
+            raise BadInput(f"{row.id}: {told}, and without it there is no verdict")
         known = Machine(**findings.found["machine"])
         # A cache that cannot be written costs the next profile some seconds.
         with contextlib.suppress(OSError):
             machines.remember(here, framework, case.device, known)
-    return assemble(
-        row,
-        findings,
-        known,
-        framework=framework,
-        folder=folder,
-        environment=here,
-        started=started,
-        command=command,
-    )
+    return assemble(row, findings, known, framework=framework, folder=asked.folder, environment=here)
 
 
 def write_page(folder: Path) -> Path:

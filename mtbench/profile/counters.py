@@ -53,7 +53,7 @@ def count(call: Callable[[], object], calls: int) -> tuple[dict[str, float], str
                 process.kill()
         text = output.read_text() if output.is_file() else ""
     if not text:
-        lines = [line for line in told.splitlines() if line.strip()]
+        lines = [line for line in told.splitlines() if line.strip() not in ("", "Error:")]
         return {}, f"perf may not count here: {lines[0].strip()[:200] if lines else 'it says nothing'}"
     return read_counts(text, calls)
 

@@ -4,6 +4,7 @@ units, occupancy. ncu runs every kernel several times, so its times are not the 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -70,7 +71,9 @@ def count_call(
     return rows, "" if rows else problem(done.stdout + done.stderr, done.returncode)
 
 
+@functools.cache
 def _known(program: str) -> list[str]:
+    """What this chip counts of `COUNTERS`: a name that it does not know would cost them all."""
     done = subprocess.run(
         [program, "--query-metrics"], capture_output=True, text=True, check=False, timeout=LIST_S
     )

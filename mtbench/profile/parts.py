@@ -14,11 +14,14 @@ from mtbench.profile.made import caches
 from mtbench.spec import Case
 from mtbench.sweep.child import ChildProcess, Ended
 
-__all__ = ["Asked", "Findings", "find"]
+__all__ = ["LEFT_OUT", "OPTIONAL", "TRACE", "Asked", "Findings", "Tell", "find"]
 
 TIMEOUT_S = 300.0
 XLA_DUMP = "--xla_dump_to="
 TRACE = "trace.json.gz"
+OPTIONAL = ("resident", "counters", "flame", "made", "trace", "work", "memory", "ncu", "proton")
+"""Parts that a profile can do without."""
+LEFT_OUT = "left out, as was asked for"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Asked:
     cache: Path
     """A folder that is empty, and gone afterwards."""
     calls: int
+    without: frozenset[str] = frozenset()
+    """Of `OPTIONAL`, what is left out."""
 
 
 @dataclass
@@ -105,6 +110,9 @@ def _process(
 ) -> None:
     """Its tasks one after another. One that fails is missing, and where the kernel cannot be built or the
     process has ended all that come after it."""
+    for part in (part for part, _ in tasks if part in asked.without):
+        findings.missing[part] = LEFT_OUT
+    tasks = [(part, task) for part, task in tasks if part not in asked.without]
     waiting = [part for part, _ in tasks]
     with _worker(asked, log, environment) as worker:
         try:

@@ -196,8 +196,10 @@ class Profile:
     row: Measurement
     """The case as the sweep's own worker measured it, with no profiler near."""
     environment: Mapping[str, Any]
-    started: str
-    command: tuple[str, ...]
+    started: str = ""
+    """When, in UTC."""
+    command: tuple[str, ...] = ()
+    """The words it was asked for with, no absolute path among them."""
     bound: Bound
     work: Work
     machine: Machine

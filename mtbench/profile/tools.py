@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mtbench.profile import ncu
-from mtbench.profile.parts import Asked, Findings, Tell
+from mtbench.profile.parts import LEFT_OUT, Asked, Findings, Tell
 from mtbench.sweep.child import child_environment
 
 __all__ = ["by_tools"]
@@ -29,12 +29,18 @@ def by_tools(asked: Asked, findings: Findings, tell: Tell, *, triton: bool) -> N
     """
     environment = child_environment(asked.case.device, asked.threads)
     tell("ncu")
-    rows, why = ncu.count_call(asked.backend, asked.case, asked.form, asked.threads, environment)
+    rows, why = (
+        ([], LEFT_OUT)
+        if "ncu" in asked.without
+        else ncu.count_call(asked.backend, asked.case, asked.form, asked.threads, environment)
+    )
     if rows:
         findings.found["ncu"] = {"kernels": ncu.by_kernel(rows)}
     else:
         findings.missing["ncu"] = why
-    if triton:
+    if triton and PROTON in asked.without:
+        findings.missing[PROTON] = LEFT_OUT
+    elif triton:
         tell("proton")
         _proton(asked, findings, environment)
 

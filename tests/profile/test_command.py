@@ -157,6 +157,7 @@ BACKEND = FunctionBackend(
         ("nowhere --against there", "nowhere holds no profile"),
         ("--against there", "name the profile that it is set beside"),
         ("--backend native --out taken", "taken is there already"),
+        ("--backend native --without flames", "--without flames: did you mean 'flame'?"),
         ("--backend native --threads 4000", "--threads 4000: this process may use"),
     ],
 )
