@@ -1,8 +1,9 @@
 """The verdict: what bounds a call.
 
-Two times of a call, both measured without a profiler: ``wall``, what the host waits, and ``busy``, in which
-the device worked on it: on a GPU the device clock, on a CPU the processor's own time, no longer than the
-wall. And three that this machine needs at the least, by ceilings measured on it:
+Two times of a call, both measured without a profiler, the fastest sample of each: ``wall``, what the host
+waits, and ``busy``, in which the device worked on it: on a GPU the device clock, on a CPU the processor's own
+time, no longer than the wall, with what a neighbour held up. And three that this machine needs at the least,
+by ceilings measured on it:
 
 - ``dispatch``: a call that does next to nothing, and as many more operators that do next to nothing as it has
   launches;

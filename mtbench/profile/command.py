@@ -56,7 +56,7 @@ def make_profile(
         tell: is told what comes next.
 
     Raises:
-        BadInput: a part is unknown, the folder is there, or the case is wrong, out of memory or otherwise not ok.
+        BadInput: a part is unknown, the folder is there, or the case is not ok: wrong, say, or out of memory.
         StorageError: the folder cannot be written.
     """
     for part in without:
