@@ -12,7 +12,7 @@ from .format import clean, duration, memory, number
 from .marks import WIDTH, Element, child, figure, markup, path, percent, stretched, text, ticks, unit_of
 from .marks import number as place
 
-__all__ = ["flame_figure", "memory_figure", "pieces_figure", "roofline_figure"]
+__all__ = ["bytes_rate", "flame_figure", "flop_rate", "memory_figure", "pieces_figure", "roofline_figure"]
 
 LANE, FRAME = 26, 18
 """Heights, in pixels."""
@@ -127,7 +127,7 @@ def roofline_figure(profile: Profile, product: float, points: Sequence[tuple[str
     left, right = min(across) / 4, max(across) * 4
     rates = [product, *(rate for _, _, rate in points), left * copy]
     low, high = min(rates) / 2, product * 2
-    told = "; ".join(f"{name} at {number(rate / 1e9)} GFLOP/s" for name, _, rate in points)
+    told = "; ".join(f"{name} at {flop_rate(rate)}" for name, _, rate in points)
     root = figure("roofline", ROOF + AXIS, f"roofline: {told}")
 
     def x(intensity: float) -> float:
@@ -146,35 +146,38 @@ def roofline_figure(profile: Profile, product: float, points: Sequence[tuple[str
         text(root, f"{words} FLOP/byte", x=percent(x(10.0**exponent)), y=ROOF + 18, text_anchor="middle")
     for exponent in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1):
         path(inner, f"M0,{place(y(10.0**exponent))}H{WIDTH}", kind="grid")
-        text(root, f"{number(10.0 ** (exponent - 9), 1)} GFLOP/s", x=2, y=place(y(10.0**exponent) - 3))
-    text(
-        root,
-        f"copy, {number(copy / 1e9)} GB/s",
-        x=percent(x(ridge) * 0.45),
-        y=place(y(left * copy * (ridge / left) ** 0.45) - 8),
-        kind="name",
-    )
-    text(
-        root,
-        f"product, {number(product / 1e9)} GFLOP/s",
-        x="99%",
-        y=place(y(product) - 6),
-        text_anchor="end",
-        kind="name",
-    )
+        text(root, flop_rate(10.0**exponent), x=2, y=place(y(10.0**exponent) - 3))
+    middle = left * (ridge / left) ** 0.5
+    _name(root, f"copy, {bytes_rate(copy)}", x(middle), y(middle * copy) + 16, anchor="start")
+    _name(root, f"product, {flop_rate(product)}", 0.99, y(product) - 6, anchor="end")
     for at, (name, intensity, rate) in enumerate(points):
         color = COLORS[at % len(COLORS)]
         spot = child(root, "circle", cx=percent(x(intensity)), cy=place(y(rate)), r=6, fill=color)
-        _title(spot, f"{name}: {number(intensity)} FLOP/byte, {number(rate / 1e9)} GFLOP/s")
-        text(
-            root,
-            name,
-            x=percent(x(intensity)),
-            y=place(y(rate) + (20 if at % 2 else -11)),
-            text_anchor="middle",
-            kind="name",
-        )
+        _title(spot, f"{name}: {number(intensity)} FLOP/byte, {flop_rate(rate)}")
+        _name(root, name, x(intensity), y(rate) + (20 if at % 2 else -11), anchor="middle")
     return markup(root)
+
+
+def flop_rate(rate: float) -> str:
+    """Operations a second.
+
+    >>> flop_rate(6.9e14), flop_rate(4.9e10)
+    ('690 TFLOP/s', '49.0 GFLOP/s')
+    """
+    return f"{number(rate / 1e12)} TFLOP/s" if rate >= 1e12 else f"{number(rate / 1e9)} GFLOP/s"
+
+
+def bytes_rate(rate: float) -> str:
+    """Bytes a second, in the decimal units of memory's makers.
+
+    >>> bytes_rate(3.08e12), bytes_rate(2e10)
+    ('3.08 TB/s', '20.0 GB/s')
+    """
+    return f"{number(rate / 1e12)} TB/s" if rate >= 1e12 else f"{number(rate / 1e9)} GB/s"
+
+
+def _name(root: Element, words: str, share: float, down: float, *, anchor: str) -> None:
+    text(root, words, x=percent(share), y=place(down), text_anchor=anchor, kind="name")
 
 
 def _box(root: Element, left: float, share: float, top: int) -> Element:

@@ -13,7 +13,14 @@ from mtbench.work import operations
 from . import format as fmt
 from .disk import write_whole
 from .header import flatten
-from .profile_drawing import flame_figure, memory_figure, pieces_figure, roofline_figure
+from .profile_drawing import (
+    bytes_rate,
+    flame_figure,
+    flop_rate,
+    memory_figure,
+    pieces_figure,
+    roofline_figure,
+)
 from .rendering import styles, template
 
 __all__ = ["PAGE", "profile_html", "write_profile_page"]
@@ -101,7 +108,7 @@ def _rates(profile: Profile) -> list[tuple[str, str, str, str]]:
     ):
         rate = amount / ms * 1e3
         shown = fmt.memory(amount) if unit == "B" else f"{fmt.number(amount / 1e9)} GFLOP"
-        rated = f"{fmt.number(rate / 1e9)} {'GB' if unit == 'B' else 'GFLOP'}/s"
+        rated = bytes_rate(rate) if unit == "B" else flop_rate(rate)
         share = "–" if not roof else f"{fmt.number(100 * rate / roof, 2)}% of {of}'s rate"
         if not name.endswith("the least"):
             lines.append((name, shown, rated, share))
