@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ def work(kernel: Kernel) -> Mapping[str, float]:
     if not costs:
         return {}
     named = {"flop": "flops", "bytes": "bytes accessed", "transcendentals": "transcendentals"}
-    return {name: float(costs[key]) for name, key in named.items() if key in costs}
+    return {name: float(costs[key]) for name, key in named.items() if 0 <= costs.get(key, -1.0) < math.inf}
 
 
 def programs(kernel: Kernel) -> Mapping[str, str]:

@@ -97,7 +97,13 @@ def _traced(row: Measurement, findings: Findings, folder: Path, missing: dict[st
 
 
 def disturbance(row: Measurement, seen: Traced | None) -> list[str]:
-    """What the profiler did to the run, where it did, in a sentence."""
+    """What else was at work while the clocks ran, and what the profiler did to the run, a sentence each."""
+    noise = [reason for launch in row.machine for reason in launch.get("noisy", ())]
+    told = [f"While the clocks ran {'; '.join(dict.fromkeys(noise))}."] if noise else []
+    return told + _by_profiler(row, seen)
+
+
+def _by_profiler(row: Measurement, seen: Traced | None) -> list[str]:
     if seen is None or row.wall_ms is None:
         return []
     if row.case.device != "cuda":

@@ -70,7 +70,8 @@ def _print_lines(console: Console, profile: Profile) -> None:
     table = Table(box=None, pad_edge=False)
     if seen.kernels:
         for heading in ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills"):
-            table.add_column(heading, justify="left" if heading == "kernel" else "right")
+            name = heading == "kernel"
+            table.add_column(heading, justify="left" if name else "right", no_wrap=name)
         total = sum(kernel.ms for kernel in seen.kernels)
         for kernel in seen.kernels[:MOST_LINES]:
             cells = [_short(kernel.name), f"{kernel.calls:g}", f"{kernel.ms:.4g}", f"{kernel.ms / total:.0%}"]
@@ -80,7 +81,8 @@ def _print_lines(console: Console, profile: Profile) -> None:
             table.add_row(*map(Text, cells))
     else:
         for heading in ("operator", "calls", "self ms", "total ms", "inputs"):
-            table.add_column(heading, justify="left" if heading in ("operator", "inputs") else "right")
+            left = heading in ("operator", "inputs")
+            table.add_column(heading, justify="left" if left else "right", no_wrap=left)
         for one in seen.operators[:MOST_LINES]:
             cells = [_short(one.name), f"{one.calls:g}", f"{one.self_ms:.4g}", f"{one.total_ms:.4g}"]
             table.add_row(*map(Text, [*cells, one.shapes]))
@@ -102,7 +104,8 @@ def print_against(beside: Against, a: str, b: str) -> None:
         console.print(Text(f"{label}: {side.bound.verdict}; {rates(side)}"))
     table = Table(box=None, pad_edge=False)
     for heading in (beside.what or "part", "A ms", "B ms", "B - A ms", "calls"):
-        table.add_column(heading, justify="left" if heading == beside.what else "right")
+        first = heading == (beside.what or "part")
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
     lines: Sequence[tuple[str, float | None, float | None, float, str]] = [
         (line.name, line.a_ms, line.b_ms, line.more_ms, f"{line.a_calls:g} | {line.b_calls:g}")
         for line in (*beside.lines[:MOST_LINES], *beside.gaps)

@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -140,9 +141,10 @@ def _together(launches: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text.replace(",", ""))
+        value = float(text.replace(",", ""))
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def with_counters(

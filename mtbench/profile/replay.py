@@ -6,9 +6,11 @@ a file the calls are recorded by proton, Triton's own profiler.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import sys
+from collections.abc import Iterator
 
 from mtbench.frameworks import load_framework
 from mtbench.inputs import make_inputs
@@ -34,12 +36,29 @@ def main(name: str, form: str, threads: int, case: Case, proton: str | None) -> 
 
         proton_record(kernel, proton)
         return
-    driver = ctypes.CDLL("libcuda.so.1") if case.device == "cuda" else None
-    if driver is not None:
-        driver.cuProfilerStart()
-    kernel.wait(kernel())
-    if driver is not None:
-        driver.cuProfilerStop()
+    with _marked(case.device):
+        kernel.wait(kernel())
+
+
+@contextlib.contextmanager
+def _marked(device: str) -> Iterator[None]:
+    """The driver's marks around what is inside, on a GPU. They want a context, and JAX leaves none with the
+    thread that called it: that of the device, which every framework works in, is made the thread's own."""
+    if device != "cuda":
+        yield
+        return
+    driver = ctypes.CDLL("libcuda.so.1")
+    context = ctypes.c_void_p()
+
+    def ask(status: int) -> None:
+        if status:
+            raise RuntimeError(f"the CUDA driver refused to mark a call for a profiler (error {status})")
+
+    ask(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+    ask(driver.cuCtxSetCurrent(context))
+    ask(driver.cuProfilerStart())
+    yield
+    ask(driver.cuProfilerStop())
 
 
 if __name__ == "__main__":

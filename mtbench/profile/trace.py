@@ -26,7 +26,7 @@ from mtbench.profile.record import Kernel, Operator, Piece, Traced
 __all__ = ["SLACK_US", "Event", "Trace", "read_trace", "traced"]
 
 SLACK_US = 100.0
-MOST_PIECES = 2000
+MOST_PIECES = 500
 """Drawn of one call, the longest."""
 DEVICE_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 DETAILS = re.compile(r"(\w+):([\d.,]+)")
@@ -71,7 +71,8 @@ def read_trace(file: Path) -> Trace:
     """
     data = file.read_bytes()
     text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    told = json.loads(text)
+    # A kernel's name may be cut in the middle of a letter, and hold what JSON does not allow.
+    told = json.loads(text.decode(errors="replace"), strict=False)
     events = [e for e in told["traceEvents"] if isinstance(e, dict)]
     processes, threads = _names(events)
     sorted_: dict[str, list[Event]] = {"call": [], "device": [], "operator": [], "launch": []}

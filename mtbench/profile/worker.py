@@ -38,8 +38,8 @@ NO_PROFILER = "{} has no profiler: the flame graph shows where its time goes"
 def processor_times(kernel: Kernel, seconds: float = BUSY_S) -> tuple[float, float]:
     """Milliseconds a call of the wall clock, and of the processor's time in this process, on all threads.
 
-    While a neighbour has the processor that this thread would run on, it is not waiting for the host: that
-    time counts as worked.
+    While a neighbour has the processor that a thread would run on, that thread does not wait for the host:
+    such time counts as worked.
     """
     calls, began, worked = 0, time.perf_counter(), time.process_time() + _held_up()
     while True:
@@ -51,10 +51,12 @@ def processor_times(kernel: Kernel, seconds: float = BUSY_S) -> tuple[float, flo
 
 
 def _held_up() -> float:
-    """Seconds that this thread could have run and did not; 0 where Linux does not say."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+    """Seconds that the threads of this process could have run and did not; 0 where Linux does not say."""
+    total = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # a thread may have ended meanwhile
+            total += int(file.read_text().split()[1])
+    return total / 1e9
 
 
 class Profiled:
