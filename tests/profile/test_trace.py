@@ -94,3 +94,5 @@ def test_a_disturbed_run_says_so(kineto: Traced, clock_ms: float, says: str) -> 
     assert bool(told) == bool(says)
     assert all(says in line for line in told)
     assert "no device clock" in disturbance(row, kineto)[0]
+    noisy = replace(row, device_ms=Samples([0.285]), machine=({"noisy": ["others took 40% of the CPUs"]},))
+    assert disturbance(noisy, kineto) == ["While the clocks ran others took 40% of the CPUs."]

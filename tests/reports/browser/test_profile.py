@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+import reports.page
+from mtbench.profile.names import profile_folder
+from mtbench.results import Measurement, Run
 from reports.profile_page import write_profile_page
 from tests.profile.synthetic import gpu_profile
 
@@ -41,3 +45,32 @@ def test_everybody_can_read_it(visit: Open, page_file: Path, scheme: str) -> Non
     page: Any = visit(page_file, color_scheme=scheme)
     found = Axe().run(page)
     assert not found.response["violations"], found.generate_report()
+
+
+def test_a_report_leads_to_the_profiles_of_its_rows(
+    visit: Open,
+    tmp_path: Path,
+    sweep: Callable[..., Iterator[Measurement]],
+    save: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows that the page has written out, and those that the script puts there."""
+    monkeypatch.setattr(reports.page, "MAX_IN_PAGE", 5)
+    rows = list(sweep(lengths=(256,)))
+    folder = save(tmp_path / "run", rows)
+    chosen = [rows[0].id, rows[-1].id]
+    for row_id in chosen:
+        profile_folder(folder, row_id).mkdir(parents=True)
+        gpu_profile(profile_folder(folder, row_id))
+        write_profile_page(profile_folder(folder, row_id))
+    run = Run.load(folder)
+    (folder / "report.html").write_text(reports.page.render(run, [], {}), encoding="utf-8")
+    page = visit(folder / "report.html")
+    while page.locator("#more button").is_visible():
+        page.locator("#more button").click()
+    links = page.locator("#all td a")
+    assert links.all_text_contents() == ["compute-bound"] * 2
+    told = {link.get_attribute("href") for link in links.all()}
+    assert told == {f"profiles/{profile_folder(folder, row_id).name}/profile.html" for row_id in chosen}
+    for href in told:
+        assert (folder / str(href)).is_file()
