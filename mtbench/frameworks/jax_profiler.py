@@ -33,8 +33,8 @@ def trace(kernel: Kernel, device: str, calls: int, flush: Callable[[], None], fi
 
 
 def memory(kernel: Kernel, device: str, folder: Path) -> Mapping[str, Any] | None:
-    """See `Profiler.memory`: XLA plans a program's memory ahead, so there is no history, but a plan; and what
-    lives on the device after the call."""
+    """See `Profiler.memory`: XLA plans a program's memory ahead, so there is no history; what lives on the
+    device after the call is told."""
     result = kernel()
     kernel.wait(result)
     jax.profiler.save_device_memory_profile(str(folder / PROFILE))
@@ -43,15 +43,7 @@ def memory(kernel: Kernel, device: str, folder: Path) -> Mapping[str, Any] | Non
         for array in jax.live_arrays()
     ]
     del result
-    return {"arrays": arrays, "plan": _plan(kernel)}
-
-
-def _plan(kernel: Kernel) -> dict[str, int]:
-    analysis = kernel.compiled.memory_analysis() if isinstance(kernel, JaxKernel) else None
-    if analysis is None:
-        return {}
-    names = ("argument", "output", "temp", "alias", "generated_code")
-    return {name: int(getattr(analysis, f"{name}_size_in_bytes")) for name in names}
+    return {"arrays": arrays}
 
 
 def work(kernel: Kernel) -> Mapping[str, float]:

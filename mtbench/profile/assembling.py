@@ -182,7 +182,9 @@ def _tensor_share(counted: Mapping[str, Mapping[str, float]]) -> float | None:
 
 
 def _courses(found: Mapping[str, Mapping[str, Any]]) -> tuple[MemoryCourse, ...]:
-    return tuple(read_course(found[part]["course"]) for part in ("memory", "resident") if part in found)
+    courses = [read_course(found[part]["course"]) for part in ("memory", "resident") if part in found]
+    plan = found.get("made", {}).get("plan")
+    return (*courses, *([] if plan is None else [read_course(plan)]))
 
 
 def _flame(found: Mapping[str, Mapping[str, Any]]) -> Flame | None:

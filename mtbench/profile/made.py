@@ -18,10 +18,12 @@ from pathlib import Path
 import mtbench
 from mtbench.profile.record import Kernel, Made
 
-__all__ = ["caches", "digest_of", "gather", "spills", "with_spills"]
+__all__ = ["caches", "digest_of", "gather", "memory_report", "spills", "with_spills"]
 
 CHECKOUT = Path(mtbench.__file__).parent.parent
 FOLDER = "compiled"
+PROGRAM, REPORT = "jit_program", "memory-usage-report.txt"
+"""What XLA calls the program of a `JaxKernel`, and how the name of its plan of memory ends."""
 MOST_FILES, MOST_BYTES = 200, 8 << 20
 """That are kept of one profile; and of one file, in bytes."""
 SUFFIXES = (".ttgir", ".ptx", ".txt", ".py", ".cpp", ".ll")
@@ -93,16 +95,22 @@ def gather(cache: Path, programs: Mapping[str, str], folder: Path) -> Made:
     return Made(files=files, digest=digest)
 
 
+def memory_report(cache: Path) -> str:
+    """What XLA dumped of the memory of the kernel's program; empty where there is none."""
+    reports = sorted((cache / "xla").glob(f"*{PROGRAM}*{REPORT}"), key=lambda file: file.stat().st_size)
+    return reports[-1].read_text(encoding="utf-8", errors="replace") if reports else ""
+
+
 def _homeless(text: str) -> str:
     """Without the folders that this machine alone has: a compiler writes down where a source file lay."""
     return text.replace(f"{CHECKOUT}/", "").replace(str(Path.home()), "~")
 
 
 def _wanted(file: Path, cache: Path) -> bool:
-    """Of Inductor's cache its generated modules, and of XLA's dump the PTX."""
+    """Of Inductor's cache its generated modules, and of XLA's dump the PTX and the plan of memory."""
     part = file.relative_to(cache).parts[0]
     if part == "xla":
-        return file.suffix == ".ptx"
+        return file.suffix == ".ptx" or (file.name.endswith(REPORT) and PROGRAM in file.name)
     if part == "inductor":
         return file.suffix in (".py", ".cpp") and "async_compile" in file.read_text(errors="replace")
     return file.suffix in (".ttgir", ".ptx")

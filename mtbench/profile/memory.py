@@ -4,6 +4,7 @@ resident set of the process, watched from a thread of its own."""
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +16,16 @@ from mtbench.frameworks.profiling import CALL
 from mtbench.measure.memory import returning_memory
 from mtbench.profile.record import Block, MemoryCourse
 
-__all__ = ["course", "resident_course"]
+__all__ = ["course", "planned", "resident_course"]
 
 CPU_METHOD = "torch's CPU allocator, by its profiler"
 CUDA_METHOD = "torch's caching allocator, by its own history"
 JAX_METHOD = "what lives on JAX's device after the call"
+PLAN_METHOD = "XLA's plan of the program's memory, block by block"
+PLANNED = re.compile(r"^ *[\d.]+[KMG]?i?B\( *\d+%\); *([\d.]+)([KMG]?i?B); *\d+; *\d+; (.*)$", re.MULTILINE)
+"""A line of the report: what all so far have, the size, the offset, how many arrays, and their shapes."""
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+MOST_SHAPES = 160
 RESIDENT_METHOD = "resident set of the process, looked at every millisecond"
 MOST_BLOCKS = 12
 MOST_POINTS = 4000
@@ -132,6 +138,26 @@ def _of_arrays(arrays: Sequence[Mapping[str, Any]]) -> MemoryCourse:
     blocks = sorted((Block(**array) for array in arrays), key=lambda block: -block.bytes)
     total = sum(block.bytes for block in blocks)
     return MemoryCourse(method=JAX_METHOD, points=(), peak_bytes=total, at_peak=tuple(blocks[:MOST_BLOCKS]))
+
+
+def planned(report: str) -> MemoryCourse | None:
+    """XLA's plan of a program's memory, of the report that it dumps: how large each block is that it sets
+    aside, and which arrays lie in it one after another. Inputs and outputs are among them.
+
+    >>> planned("  1.00MiB( 37%);    1.00MiB;      0;      5; 5×f32[8,4,64,64]").peak_bytes
+    1048576
+    """
+    blocks = []
+    for size, unit, shapes in PLANNED.findall(report):
+        bytes_ = round(float(size) * UNITS[unit])
+        if bytes_:
+            told = shapes if len(shapes) <= MOST_SHAPES else f"{shapes[:MOST_SHAPES]}…"
+            blocks.append(Block(bytes=bytes_, what=told.strip()))
+    if not blocks:
+        return None
+    blocks.sort(key=lambda block: -block.bytes)
+    total = sum(block.bytes for block in blocks)
+    return MemoryCourse(method=PLAN_METHOD, points=(), peak_bytes=total, at_peak=tuple(blocks[:MOST_BLOCKS]))
 
 
 def _ours(name: str) -> bool:

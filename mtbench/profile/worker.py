@@ -136,7 +136,7 @@ class Profiled:
         course = None if told is None else memory.course(told)
         if course is None:
             return {"failed": "no allocation was recorded"}
-        return {"course": asdict(course), "plan": (told or {}).get("plan", {})}
+        return {"course": asdict(course)}
 
     def made(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """What the compiler made."""
@@ -144,7 +144,8 @@ class Profiled:
         cache = Path(task["cache"])
         found = made.gather(cache, programs, Path(task["folder"]))
         stacks = [[name, registers, stack] for (name, registers), stack in made.spills(cache).items()]
-        return {"made": asdict(found), "stacks": stacks}
+        plan = memory.planned(made.memory_report(cache))
+        return {"made": asdict(found), "stacks": stacks, "plan": None if plan is None else asdict(plan)}
 
     def busy(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Wall and processor time."""

@@ -76,8 +76,11 @@ def test_rows_of_a_sweep(swept: Made) -> None:
     assert profile.traced.operators
     assert profile.made.digest["optimised.hlo.txt"]["products"] > 0
     assert "XLA" in profile.work.bytes_from
-    living = next(course for course in profile.memory if course.at_peak)
+    living, resident, plan = profile.memory
     assert living.at_peak[0].what.startswith("float32[1,2,64,64]")
+    assert resident.points
+    assert plan.at_peak[0].what.count("f32[") >= 1
+    assert plan.peak_bytes >= 4 * 2 * 64 * 64 * 4  # q, k, v and o at the least
     assert (profile_folder(folder, row.id) / "device-memory.prof.gz").stat().st_size > 0
     report = (folder / "report.html").read_text()
     page = f"profiles/{profile_folder(folder, row.id).name}/profile.html"
