@@ -214,7 +214,7 @@ def key_value_gradients(
         R = tl.load(s_in + tile, mask=held, other=0.0)
         if MOMENTUM and CAUSAL:
             Q = tl.load(p_in + tile, mask=held, other=0.0)
-        Y = first_row(tl.load(z_in + slot * LD + d), GROUPS)
+        Y = first_row(tl.load(z_in + slot * LD + d, mask=in_head, other=0.0), GROUPS)
     lag = t[None, :] - t[:, None]  # [BT, BT], of query i from key j: rows are keys here
     if MOMENTUM and CAUSAL:
         u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]

@@ -11,7 +11,15 @@ import torch
 from mtbench.spec import Case
 
 from .tables import Decay, decay, weights
-from .tiles import Tiles, key_value_tiles, linear_tiles, query_tiles, softmax_gradient_tiles, softmax_tiles
+from .tiles import (
+    Tiles,
+    forgotten,
+    key_value_tiles,
+    linear_tiles,
+    query_tiles,
+    softmax_gradient_tiles,
+    softmax_tiles,
+)
 
 __all__ = ["MOST", "Cut", "Plan", "make_plan"]
 
@@ -22,9 +30,6 @@ MOST = 64
 """Segments at most: their states are put together one after another."""
 GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
-
-HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
-"""What a product's operand is rounded by at the most, of itself."""
 
 NO_DECAY = Decay(carry=0.0, keep=0.0)
 """Linear attention's, which no kernel reads."""
@@ -78,11 +83,9 @@ class Plan:
         return decay(self.case.spec.beta, positions) if self.u is not None else NO_DECAY
 
     def forgets(self, tiles: Tiles) -> bool:
-        """Whether beta^(rows + 2) is lost in the rounding of a product's operands. So much at the most is the
-        weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
-        """
+        """Whether a chunk forgets all but the one before it: see `forgotten`."""
         spec = self.case.spec
-        return self.u is not None and spec.causal and spec.beta ** (tiles.rows + 2) <= HALF_UNIT[self.dot]
+        return self.u is not None and spec.causal and forgotten(spec.beta, tiles.rows, self.dot)
 
     def whole(self, cut: Cut, tiles: Tiles) -> bool:
         """Whether every chunk has all its rows, and every row is real."""

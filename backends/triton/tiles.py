@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from mtbench.spec import Case
 
 __all__ = [
+    "HALF_UNIT",
     "MAX_DIM",
     "Tiles",
+    "forgotten",
     "key_value_tiles",
     "linear_tiles",
     "query_tiles",
@@ -18,8 +20,21 @@ __all__ = [
 
 WARP = 32
 
+FAST_ROWS = 64
+"""A chunk's in bfloat16."""
+
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
+
+HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
+"""What a product's operand is rounded by at the most, of itself, by what the product is taken in."""
+
+
+def forgotten(beta: float, chunk: int, dot: str) -> bool:
+    """Whether beta^(chunk + 2) is lost in the rounding of a product's operands. So much at the most is the
+    weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
+    """
+    return beta ** (chunk + 2) <= HALF_UNIT[dot]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +75,12 @@ def _value_columns(case: Case) -> int:
     """Of the states, which are transposed: 64 at the least where a wgmma makes them, which takes 64 rows.
     With fewer Triton mixes two kinds of instruction in one kernel; one such was wrong on a card."""
     return max(64 if _fast(case) else 16, _padded(case.value_dim))
+
+
+def _head_columns(case: Case) -> int:
+    """Of the states that give dk and dv, which are read as they lie and transposed. Of [64, 32] in bfloat16
+    Triton 3.6 makes products that read past the shared memory on a Hopper; [64, 64] is right."""
+    return max(64 if _fast(case) else 16, _padded(case.head_dim))
 
 
 def _ragged(case: Case) -> bool:
@@ -117,7 +138,7 @@ def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     width = _width(value_dim)
     stages = 1
     if _fast(case):
-        warps, stages = _gradient_warps(case, width), 3 if width == 0 else 1
+        warps, stages = _gradient_warps(case, width), (3, 2 if case.spec.kind == "linear" else 1, 1)[width]
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
         head_blocks=-(-case.head_dim // block), warps=warps, stages=stages,
@@ -126,14 +147,20 @@ def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
 
 def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
     """Those of the kernel of dk and dv: one launch where a program holds all of both, else one each."""
-    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
+    head_dim, value_dim = _head_columns(case), _value_columns(case)
     rows, keys_block, warps = _state(case, value_dim, tf32)
     other_rows, values_block, other_warps = _state(case, head_dim, tf32)
     keys_block, values_block = min(keys_block, head_dim), min(values_block, value_dim)
-    stages = 1
+    stages = other_stages = 1
     if _fast(case):
         warps, other_warps = (_gradient_warps(case, _width(dim)) for dim in (value_dim, head_dim))
-        stages = 1 if _width(head_dim, value_dim) == 0 else 2
+        stages = other_stages = 2
+        if _two_states(case):
+            stages = other_stages = 1 if _width(head_dim, value_dim) == 0 else 2
+        elif case.spec.kind == "momentum":
+            # Of the three kernels dk's alone, with all of v, is faster by more warps and no second stage.
+            warps = 8 if _width(value_dim) == 1 else warps
+            stages = (3, 1, 2)[_width(head_dim, value_dim)]
     fits = keys_block == head_dim or values_block == value_dim
     if fits and _width(head_dim, value_dim) < 2:
         both = min(rows, other_rows)
@@ -150,7 +177,7 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
         ),
         Tiles(
             rows=other_rows, keys=other_rows, head_dim=head_dim, value_dim=values_block,
-            value_blocks=-(-case.value_dim // values_block), warps=other_warps, stages=stages,
+            value_blocks=-(-case.value_dim // values_block), warps=other_warps, stages=other_stages,
         ),
     )  # fmt: skip
 
@@ -163,7 +190,12 @@ def _fast(case: Case) -> bool:
 def _gradient_warps(case: Case, width: int) -> int:
     """Eight where momentum's two states of 128 columns lie beside a chunk of the backward: they make products
     twice, and still take two thirds of the time of four, which spill."""
-    return (4, 8 if case.spec.kind == "momentum" else 4, 8)[width]
+    return (4, 8 if _two_states(case) else 4, 8)[width]
+
+
+def _two_states(case: Case) -> bool:
+    """Whether momentum's kernels of bfloat16 hold S and P in float32, since no chunk forgets."""
+    return case.spec.kind == "momentum" and not forgotten(case.spec.beta, FAST_ROWS, "bf16")
 
 
 def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
@@ -180,7 +212,7 @@ def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
         return ((32, 32, 2), (16, 32, 2), (16, 16, 2))[width]
     if case.dtype != "bfloat16":  # float16 is multiplied as tf32 too
         return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
-    return 64, 64, (4, 4, 8)[width]
+    return FAST_ROWS, 64, (4, 4, 8)[width]
 
 
 def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:

@@ -58,6 +58,9 @@ class Stepper:
         self._data: dict[str, torch.Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured_lr: float | None = None
+        # Of its plain steps and of its graphs. What cuBLAS works in belongs to a stream: had a graph's capture
+        # to make it, it would lie in that graph's memory, and outlive it.
+        self._stream = torch.cuda.Stream() if job.kernels.capture else None
 
     def load(self, data: Mapping[str, Array]) -> None:
         """An epoch's data to the device, into the tensors of the epoch before: a captured step knows
@@ -135,8 +138,9 @@ class Stepper:
         self._at.add_(1)
 
     def _aside(self) -> None:
-        """A plain step on a stream of its own, as what is to be captured wants it."""
-        stream = torch.cuda.Stream()
+        """A plain step on the stream that is to capture one, as that wants it."""
+        stream = self._stream
+        assert stream is not None
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings():
             # It is about to be captured.
@@ -149,7 +153,7 @@ class Stepper:
         self._graph = None
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=self._stream):
             self._step()
         self._graph, self._captured_lr = graph, lr
 

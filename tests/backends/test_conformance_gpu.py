@@ -56,6 +56,7 @@ def test_agrees_with_the_oracle(name: str, form: str, kind: str, dtype: str) -> 
 
 
 @pytest.mark.torch
+@pytest.mark.alone
 def test_the_device_clock_agrees_with_cuda_events() -> None:
     import torch
 

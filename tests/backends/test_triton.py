@@ -153,10 +153,23 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(
     plans = import_part("backends.triton.plan")
     sizes: Any = {"heads": 1, "seq_len": 300, "head_dim": head_dim, "value_dim": value_dim, "dtype": dtype}
     plan = plans.make_plan(Case(**sizes), "cpu")
-    border = plans.HALF_UNIT[plan.dot] ** (1 / (plan.tiles.rows + 2))
+    border = import_part("backends.triton.tiles").HALF_UNIT[plan.dot] ** (1 / (plan.tiles.rows + 2))
     case = Case(spec=AttentionSpec(beta=border * (0.9999 if forgets else 1.0001)), **sizes)
     assert plans.make_plan(case, "cpu", segments=2).forgets(plan.tiles) == forgets
     check_gradients(case)
+
+
+@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+def test_states_of_dk_and_dv_that_are_wider_than_the_heads(
+    kind: Any, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are in bfloat16, which the interpreter does not multiply; in several segments, with a ragged
+    end."""
+    import_part("backends.triton.launch").enter("cpu")
+    monkeypatch.setattr(import_part("backends.triton.tiles"), "_head_columns", lambda case: 64)
+    check_gradients(
+        Case(spec=AttentionSpec(kind=kind, causal=causal), heads=1, seq_len=300, head_dim=24, value_dim=20)
+    )
 
 
 @pytest.mark.parametrize("causal", [True, False])
