@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from mtbench import __version__
+from mtbench import __version__, options
 from mtbench.errors import BackendFailure, BadInput, StorageError
 from mtbench.profile.cli import profile
 from mtbench.training.cli import train
@@ -103,27 +103,20 @@ def run(
         typer.Option(help="parallel, chunked, recurrent, fused, sdpa, ... or all. [default: all]"),
     ] = None,
     seq_len: Annotated[str | None, typer.Option(help=f"{SIZES} [default: 256,1024]")] = None,
-    batch: Annotated[str | None, typer.Option(help="[default: 1]")] = None,
-    heads: Annotated[str | None, typer.Option(help="[default: 8]")] = None,
-    head_dim: Annotated[str | None, typer.Option(help="[default: 64]")] = None,
-    value_dim: Annotated[str | None, typer.Option(help="[default: head_dim]")] = None,
-    kv_len: Annotated[
-        str | None, typer.Option(help="Keys a sequence has; needs --no-causal. [default: seq_len]")
-    ] = None,
-    kv_heads: Annotated[str | None, typer.Option(help="Grouped heads. [default: heads]")] = None,
-    lengths: Annotated[
-        str | None, typer.Option(help="Real keys of each batch entry; the rest is padding.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda. [default: cpu]")] = None,
-    mode: Annotated[str | None, typer.Option(help="forward, forward_backward. [default: forward]")] = None,
-    causal: Annotated[
-        bool | None,
-        typer.Option("--causal/--no-causal", help="A position sees no later one. [default: causal]"),
-    ] = None,
-    beta: Annotated[str | None, typer.Option(help="Momentum, in [0, 1). [default: 0.9]")] = None,
-    gamma: Annotated[str | None, typer.Option(help="Step size, above 0. [default: 1.0]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the inputs. [default: 0]")] = None,
+    batch: options.Batch = None,
+    heads: options.Heads = None,
+    head_dim: options.HeadDim = None,
+    value_dim: options.ValueDim = None,
+    kv_len: options.KvLen = None,
+    kv_heads: options.KvHeads = None,
+    lengths: options.Lengths = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    mode: options.Mode = None,
+    causal: options.Causal = None,
+    beta: options.Beta = None,
+    gamma: options.Gamma = None,
+    seed: options.Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="A new folder for the run. [default: mtbench-run-TIME]")
     ] = None,

@@ -52,6 +52,7 @@ ALLOWED = {
         "mtbench.frameworks",
         "mtbench.inputs",
         "mtbench.measure",
+        "mtbench.options",
         "mtbench.profile",
         "mtbench.registry",
         "mtbench.results",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtbench import options
 from mtbench.errors import BadInput
 from mtbench.words import floats, names, whole_numbers
 
@@ -42,27 +43,20 @@ def profile(
     ] = None,
     form: Annotated[str | None, typer.Option(help="[default: the backend's first that does it]")] = None,
     seq_len: Annotated[str | None, typer.Option(help="[default: 1024]")] = None,
-    batch: Annotated[str | None, typer.Option(help="[default: 1]")] = None,
-    heads: Annotated[str | None, typer.Option(help="[default: 8]")] = None,
-    head_dim: Annotated[str | None, typer.Option(help="[default: 64]")] = None,
-    value_dim: Annotated[str | None, typer.Option(help="[default: head_dim]")] = None,
-    kv_len: Annotated[
-        str | None, typer.Option(help="Keys a sequence has; needs --no-causal. [default: seq_len]")
-    ] = None,
-    kv_heads: Annotated[str | None, typer.Option(help="Heads of k and v. [default: heads]")] = None,
-    lengths: Annotated[
-        str | None, typer.Option(help="Real keys of each batch entry, with commas. [default: all]")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda. [default: cpu]")] = None,
-    mode: Annotated[str | None, typer.Option(help="forward, forward_backward. [default: forward]")] = None,
-    causal: Annotated[
-        bool | None,
-        typer.Option("--causal/--no-causal", help="A position sees no later one. [default: causal]"),
-    ] = None,
-    beta: Annotated[str | None, typer.Option(help="Momentum, in [0, 1). [default: 0.9]")] = None,
-    gamma: Annotated[str | None, typer.Option(help="Step size, above 0. [default: 1.0]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the inputs. [default: 0]")] = None,
+    batch: options.Batch = None,
+    heads: options.Heads = None,
+    head_dim: options.HeadDim = None,
+    value_dim: options.ValueDim = None,
+    kv_len: options.KvLen = None,
+    kv_heads: options.KvHeads = None,
+    lengths: options.Lengths = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    mode: options.Mode = None,
+    causal: options.Causal = None,
+    beta: options.Beta = None,
+    gamma: options.Gamma = None,
+    seed: options.Seed = None,
     calls: Annotated[int | None, typer.Option(help="That are traced. [default: 20]", min=1)] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all CPUs]", min=1)] = None,
     without: Annotated[

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import mtbench
 from mtbench.profile.record import Kernel, Made
 
 __all__ = ["caches", "digest_of", "gather", "memory_report", "spills", "with_spills"]
 
-CHECKOUT = Path(mtbench.__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 FOLDER = "compiled"
 PROGRAM, REPORT = "jit_program", "memory-usage-report.txt"
 """What XLA calls the program of a `JaxKernel`, and how the name of its plan of memory ends."""
