@@ -77,7 +77,7 @@ def profile(
         ),
     ] = None,
 ) -> None:
-    """Profile one call: what bounds it, and where its time and its memory go.
+    """Profile a call: what bounds it, where time and memory go.
 
     The case is given by the flags of `mtbench run`, one value each, or by a row of a run. What is wrong,
     unsupported or out of memory is not profiled, and the exit code is 2.
