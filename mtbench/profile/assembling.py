@@ -28,7 +28,7 @@ from mtbench.profile.trace import read_trace, traced
 from mtbench.results import Measurement
 from mtbench.work import operations
 
-__all__ = ["AGREES", "assemble", "disturbance"]
+__all__ = ["AGREES", "assemble", "disturbance", "facts_of", "seen_in", "work_of"]
 
 AGREES = 0.05
 """The union of the kernels traced and the suite's device clock differ by less, or the profiler disturbed the
@@ -44,6 +44,7 @@ def assemble(
     row: Measurement,
     findings: Findings,
     machine: Machine,
+    seen: Traced | None,
     *,
     framework: str,
     folder: Path,
@@ -52,7 +53,8 @@ def assemble(
     """The profile. What the findings lack it says, and does without."""
     found, missing = findings.found, dict(findings.missing)
     missing.pop("build", None)
-    seen = _traced(row, findings, folder, missing)
+    if seen is not None:
+        seen = _completed(seen, findings)
     if why := found.get("counters", {}).get("why"):
         missing["counters"] = why
     made = found.get("made")
@@ -80,18 +82,21 @@ def assemble(
     )
 
 
-def _traced(row: Measurement, findings: Findings, folder: Path, missing: dict[str, str]) -> Traced | None:
+def seen_in(findings: Findings, folder: Path, device: str) -> Traced | None:
+    """What the trace has; None where there is none, or one that cannot be read, as the findings then say."""
     if "trace" not in findings.found:
         return None
     try:
-        seen = traced(read_trace(folder / TRACE), device=row.case.device)
+        return traced(read_trace(folder / TRACE), device=device)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        missing["trace"] = f"the trace cannot be read: {error}"
+        findings.missing["trace"] = f"the trace cannot be read: {error}"
         return None
-    stacks = {
-        (name, registers): stack
-        for name, registers, stack in findings.found.get("made", {}).get("stacks", [])
-    }
+
+
+def _completed(seen: Traced, findings: Findings) -> Traced:
+    """With what others know of its kernels."""
+    told = findings.found.get("made", {}).get("stacks", [])
+    stacks = {(name, registers): stack for name, registers, stack in told}
     kernels = compiled.with_spills(seen.kernels, stacks)
     return replace(seen, kernels=ncu.with_counters(kernels, findings.found.get("ncu", {}).get("kernels", {})))
 

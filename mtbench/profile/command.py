@@ -12,7 +12,7 @@ from pathlib import Path
 from mtbench.errors import BadInput, StorageError, nearest
 from mtbench.measure.environment import environment
 from mtbench.profile import machine as machines
-from mtbench.profile.assembling import assemble
+from mtbench.profile.assembling import assemble, seen_in
 from mtbench.profile.measuring import measure, settings_of
 from mtbench.profile.parts import OPTIONAL, Asked, find
 from mtbench.profile.record import FILE, Machine, Profile
@@ -96,8 +96,10 @@ def _profiled(asked: Asked, framework: str, row: Measurement, tell: Tell, *, rem
     here, case = environment(threads=asked.threads), asked.case
     known = None if remeasure else machines.known(here, framework, case.device, case.dtype)
     findings = find(asked, tell, machine=known is None)
+    seen = seen_in(findings, asked.folder, case.device)
     if case.device == "cuda":
-        by_tools(asked, findings, tell, triton=framework == "torch")
+        launches = None if seen is None else seen.launches
+        by_tools(asked, findings, tell, launches=launches, triton=framework == "torch")
     if known is None:
         if "machine" not in findings.found:
             why = findings.missing.get("machine", "nothing was said")
@@ -107,7 +109,7 @@ def _profiled(asked: Asked, framework: str, row: Measurement, tell: Tell, *, rem
         # A cache that cannot be written costs the next profile some seconds.
         with contextlib.suppress(OSError):
             machines.remember(here, framework, case.device, known)
-    return assemble(row, findings, known, framework=framework, folder=asked.folder, environment=here)
+    return assemble(row, findings, known, seen, framework=framework, folder=asked.folder, environment=here)
 
 
 def write_page(folder: Path) -> Path:

@@ -15,25 +15,30 @@ from mtbench.sweep.child import child_environment
 __all__ = ["by_tools"]
 
 PROTON_S = 180.0
+MOST_LAUNCHES = 400
+"""Kernels of a call that ncu counts, each for some hundredths of a second."""
 PROTON = "proton"
 
 
-def by_tools(asked: Asked, findings: Findings, tell: Tell, *, triton: bool) -> None:
+def by_tools(asked: Asked, findings: Findings, tell: Tell, *, launches: float | None, triton: bool) -> None:
     """Add what they find, or why they do not. On a GPU alone: a CPU has no counters of theirs.
 
     Args:
         asked: what is profiled.
         findings: gets ``ncu``, and ``proton`` where Triton's kernels run.
         tell: is told what comes next.
+        launches: kernels of a call, where that is known.
         triton: whether the framework is the one that Triton's profiler works beside.
     """
     environment = child_environment(asked.case.device, asked.threads)
-    tell("ncu")
-    rows, why = (
-        ([], LEFT_OUT)
-        if "ncu" in asked.without
-        else ncu.count_call(asked.backend, asked.case, asked.form, asked.threads, environment)
-    )
+    rows: list[dict[str, str]] = []
+    if "ncu" in asked.without:
+        why = LEFT_OUT
+    elif launches is not None and launches > MOST_LAUNCHES:
+        why = f"ncu runs every kernel several times, and a call has {launches:,.0f}, over {MOST_LAUNCHES}"
+    else:
+        tell("ncu")
+        rows, why = ncu.count_call(asked.backend, asked.case, asked.form, asked.threads, environment)
     if rows:
         findings.found["ncu"] = {"kernels": ncu.by_kernel(rows)}
     else:

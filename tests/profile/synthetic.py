@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbench.measure.statistics import Samples
-from mtbench.profile.assembling import assemble
+from mtbench.profile.assembling import assemble, seen_in
 from mtbench.profile.memory import course
 from mtbench.profile.ncu import by_kernel, read_csv
 from mtbench.profile.parts import TRACE, Findings
@@ -62,7 +62,13 @@ def gpu_profile(folder: Path, **changes: Any) -> Profile:
         missing={"proton": "it did not run: <no such thing>"},
     )
     profile = assemble(
-        row, findings, MACHINE, framework="torch", folder=folder, environment={"os": "Linux", "threads": 8}
+        row,
+        findings,
+        MACHINE,
+        seen_in(findings, folder, "cuda"),
+        framework="torch",
+        folder=folder,
+        environment={"os": "Linux", "threads": 8},
     )
     profile = replace(profile, **changes)
     (folder / FILE).write_text(profile.to_json())

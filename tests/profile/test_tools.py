@@ -14,7 +14,9 @@ from mtbench.profile.assembling import facts_of, work_of
 from mtbench.profile.counters import count
 from mtbench.profile.flame import fold, problem, record_flame
 from mtbench.profile.ncu import by_kernel, count_call, read_csv, with_counters
+from mtbench.profile.parts import Asked, Findings
 from mtbench.profile.record import Kernel
+from mtbench.profile.tools import by_tools
 from mtbench.profile.trace import read_trace, traced
 from mtbench.results import Measurement, Samples
 from mtbench.spec import AttentionSpec, Case
@@ -144,3 +146,27 @@ def test_the_process_that_ncu_starts_makes_its_call() -> None:
 
 def test_py_spy_is_installed_where_the_tests_run() -> None:
     needs_py_spy()
+
+
+def asked_for(folder: Path, *without: str) -> Asked:
+    return Asked(
+        backend="torch-eager",
+        case=CASE,
+        form="chunked",
+        threads=1,
+        memory_limit_bytes=1 << 30,
+        folder=folder,
+        cache=folder,
+        calls=1,
+        without=frozenset(without),
+    )
+
+
+def test_ncu_is_spared_a_call_of_many_kernels(tmp_path: Path) -> None:
+    findings, told = Findings(), list[str]()
+    by_tools(asked_for(tmp_path, "proton"), findings, told.append, launches=5000, triton=True)
+    assert "a call has 5,000, over 400" in findings.missing["ncu"]
+    assert findings.missing["proton"] == "left out, as was asked for"
+    by_tools(asked_for(tmp_path, "ncu"), findings, told.append, launches=5, triton=False)
+    assert findings.missing["ncu"] == "left out, as was asked for"
+    assert told == []  # nothing was started
