@@ -28,7 +28,7 @@ __all__ = ["PAGE", "profile_html", "write_profile_page"]
 PAGE = "profile.html"
 MOST_LINES = 60
 MOST_FILES = 60
-NAME = 200
+NAME = 120
 GUIDES: Mapping[str, str] = {
     "trace.json.gz": "ui.perfetto.dev or chrome://tracing",
     "flame.speedscope.json": "speedscope.app, which also comes as a file to keep",
