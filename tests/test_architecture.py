@@ -252,7 +252,7 @@ def test_what_measures_knows_no_executor() -> None:
 
 
 def test_no_backend_imports_another() -> None:
-    shared = {"torch_forms"}
+    shared = {"torch_forms", "by_distance"}
     for file in files("backends"):
         place = file.relative_to(ROOT / "backends").parts
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

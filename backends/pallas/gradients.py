@@ -70,12 +70,11 @@ def _query_gradients(
     (batch, head), not causal n (2 head_dim + 2 value_dim blocks); den and delta, 8 n bytes.
     """
     numbers, n, rows, causal = plan.numbers, plan.case.seq_len, tiles.rows, plan.causal
-    momentum = plan.momentum and causal
 
     def query_gradients(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
         owner = None if tiles.blocks == 1 else pl.program_id(0) == 0  # of what the blocks share
-        start = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=momentum)
+        start = segment_start(plan, tiles, x)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)
         weights = {name: x[name][...] for name in WEIGHTS if name in x}
@@ -145,7 +144,8 @@ def _key_value_gradients(
         dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
         R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
 
-    Not causal, the sums within the chunk go, R and y are the whole sequence's, and with momentum both R terms
+    Where a chunk forgets, R and Q are what S and P are in the forward, back in time. Not causal, the sums
+    within the chunk go, R and y are the whole sequence's, and with momentum both R terms
     get the key's own weight u(N-j) (eq 14).
 
     Tiling: one program a block, (batch, head) and segment, over chunks of `rows` positions; R and Q,
@@ -155,11 +155,11 @@ def _key_value_gradients(
     Traffic: q, k, v and do once a block, what is asked of dk and dv once; den and delta, 8 n bytes a block.
     """
     numbers, n, rows, causal = plan.numbers, plan.case.seq_len, tiles.rows, plan.causal
-    momentum, by_head = plan.momentum and causal, keys and not values
+    by_head = keys and not values
 
     def key_value_gradients(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
-        R, Q, Y = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=momentum)
+        R, Q, Y = segment_start(plan, tiles, x)
         chunks = chunk_count(plan, first, rows)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)

@@ -10,6 +10,7 @@ import jax
 
 from mtbench.spec import Case
 
+from ..by_distance import forgotten
 from .arithmetic import Arithmetic, arithmetic_of
 from .tiles import Tiles, padded, scan_tiles, softmax_tiles
 
@@ -58,6 +59,10 @@ class Plan:
     def momentum(self) -> bool:
         """Whether there is a state P; without, every weight is 1."""
         return self.case.spec.kind == "momentum"
+
+    def forgets(self, rows: int) -> bool:
+        """Whether a chunk of so many rows forgets all but the one before it: see `forgotten`."""
+        return self.momentum and self.causal and forgotten(self.case.spec.beta, rows, self.numbers.dot)
 
     @property
     def dims(self) -> tuple[int, int]:

@@ -11,11 +11,12 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 
-from . import tables
+from .. import by_distance
 from .launch import Blocked, Tile, launch, shared, table, whole
 from .plan import Plan
 from .states import States, key_value_states, state_inputs
 from .sums import first_row, groups_sum, in_head
+from .tiles import Tiles
 
 __all__ = ["WEIGHTS", "advanced", "attention", "chunk_count", "chunk_weights", "segment_start"]
 
@@ -26,20 +27,22 @@ WEIGHTS = ("lag", "u", "b", "carry")
 def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blocked]:
     """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C,
     C], ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1)
-    [C]. Empty without momentum.
+    [C]. Empty without momentum. Where the chunk forgets, ``carry`` is -beta^(i+2), and there is no ``u``,
+    which is 1.
 
-    `back` turns time round: u(j-i), u(i), beta^i and c(C-i).
+    `back` turns time round: u(j-i), u(i), beta^i and c(C-i), or -beta^(C-i+1).
     """
     if not plan.momentum:
         return {}
     beta, i = plan.case.spec.beta, np.arange(rows)
     left, gone = (i, rows - i) if back else (rows - 1 - i, i + 1)
     lag = i[:, None] - i[None, :]
-    found = (
-        *(tables.u(beta, -lag if back else lag), tables.u(beta, left), tables.keep(beta, left)),
-        tables.carry(beta, gone),
-    )
-    return {name: table(jnp.asarray(x)) for name, x in zip(WEIGHTS, found, strict=True)}
+    found = {"lag": by_distance.u(beta, -lag if back else lag), "b": by_distance.keep(beta, left)}
+    if plan.forgets(rows):
+        found["carry"] = -beta * by_distance.keep(beta, gone)
+    else:
+        found |= {"u": by_distance.u(beta, left), "carry": by_distance.carry(beta, gone)}
+    return {name: table(jnp.asarray(x)) for name, x in found.items()}
 
 
 def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
@@ -51,15 +54,19 @@ def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
 
 
 def segment_start(
-    x: Mapping[str, Any], shape: tuple[int, int], groups: int, *, momentum: bool
+    plan: Plan, tiles: Tiles, x: Mapping[str, Any]
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-    """S and P of `shape` [value_dim, head_dim] and z [groups, head_dim] where a program's segment starts:
-    from the `state_inputs` in x, or 0. P is None without momentum."""
+    """S and P [value_dim, head_dim] and z [groups, head_dim] where a program's segment starts, as its chunks
+    take them: from the `state_inputs` in x, or 0. P is None where only its sum is asked for."""
+    swings = plan.momentum and plan.causal
     if "s" in x:
-        p = x["p"][...] if momentum else None
-        return x["s"][...], p, first_row(x["z"][...], groups)
-    zeros = jnp.zeros(shape, jnp.float32)
-    return zeros, zeros if momentum else None, jnp.zeros((groups, shape[1]), jnp.float32)
+        S, P, z = x["s"][...], x["p"][...] if swings else None, first_row(x["z"][...], tiles.groups)
+    else:
+        S = jnp.zeros((tiles.value_dim, tiles.head_dim), jnp.float32)
+        P, z = S if swings else None, jnp.zeros((tiles.groups, tiles.head_dim), jnp.float32)
+    if P is not None and plan.forgets(tiles.rows):
+        S, P = S + plan.case.spec.beta * P, plan.numbers.operand(P)
+    return S, P, z
 
 
 def advanced(
@@ -76,10 +83,12 @@ def advanced(
     numbers, beta = plan.numbers, plan.case.spec.beta
     if P is None:
         return S + numbers.product(numbers.operand(y), phi, "aTb"), None
+    late = numbers.product(numbers.operand(y * weights["b"][:, None]), phi, "aTb")
+    if plan.forgets(rows):
+        return S + numbers.product(numbers.operand(y), phi, "aTb"), numbers.operand(late)
     weighted = numbers.operand(y * weights["u"][:, None])
-    S = S + float(tables.carry(beta, rows)) * P + numbers.product(weighted, phi, "aTb")
-    weighted = numbers.operand(y * weights["b"][:, None])
-    return S, float(tables.keep(beta, rows)) * P + numbers.product(weighted, phi, "aTb")
+    S = S + float(by_distance.carry(beta, rows)) * P + numbers.product(weighted, phi, "aTb")
+    return S, float(by_distance.keep(beta, rows)) * P + late
 
 
 def attention(
@@ -93,7 +102,11 @@ def attention(
         o_i = gamma / (1 - beta) num_i / den_i
         S <- S + c(C) P + sum_j u(C-j) phi(k_j) v_j^T;  P <- beta^C P + sum_j beta^(C-j) phi(k_j) v_j^T
 
-    Linear attention is the same with u = 1 and no P, and pays for neither.
+    Linear attention is the same with u = 1 and no P, and pays for neither. Where a chunk forgets what came
+    before the last one, P is of the last chunk alone, in the operands' dtype, and S has every key at weight
+    1::
+
+        num_i = phi(q_i)^T (S - beta^(i+1) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
 
     Tiling: one program a block of value_dim, (batch, head) and segment, over chunks of `rows` positions; S
     and P, transposed, [block, head_dim], z in groups [groups, head_dim] and u(i-j) [rows, rows] stay in
@@ -120,7 +133,7 @@ def attention(
     def scan(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:
         first = pl.program_id(2) * plan.segment
         owner = None if tiles.blocks == 1 else pl.program_id(0) == 0  # of what the blocks share
-        start = segment_start(x, (tiles.value_dim, tiles.head_dim), tiles.groups, momentum=plan.momentum)
+        start = segment_start(plan, tiles, x)
         i = lax.broadcasted_iota(jnp.int32, (rows, rows), 0)
         j = lax.broadcasted_iota(jnp.int32, (rows, rows), 1)
         weights = {name: x[name][...] for name in WEIGHTS if name in x}

@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from . import tables
+from .. import by_distance
 from .launch import Blocked, Tile, launch, one_part, shared, store_if, table, whole
 from .plan import Plan
 from .sums import groups_sum, in_head
@@ -59,7 +59,7 @@ def end_weights(plan: Plan, rows: int) -> dict[str, Blocked]:
         return {}
     n = plan.case.seq_len
     left = n - 1 - np.arange(-(-n // rows) * rows)
-    return {"ends": table(jnp.asarray(tables.u(plan.case.spec.beta, left)))}
+    return {"ends": table(jnp.asarray(by_distance.u(plan.case.spec.beta, left)))}
 
 
 def _total(own: States) -> States:
@@ -91,11 +91,11 @@ def _sums(plan: Plan, arrays: Mapping[str, jax.Array], *, back: bool) -> States:
     if plan.causal:
         skip = int(back)
         if momentum:
-            near = min(chunks, math.ceil(tables.counting(plan.case.spec.beta) / rows))
+            near = min(chunks, math.ceil(by_distance.counting(plan.case.spec.beta) / rows))
             away = np.arange(near * rows) if back else np.arange(near * rows - 1, -1, -1)
             weights = {
-                "u": table(jnp.asarray(tables.u(plan.case.spec.beta, away))),
-                "b": table(jnp.asarray(tables.keep(plan.case.spec.beta, away))),
+                "u": table(jnp.asarray(by_distance.u(plan.case.spec.beta, away))),
+                "b": table(jnp.asarray(by_distance.keep(plan.case.spec.beta, away))),
             }
     elif momentum:
         weights = end_weights(plan, rows)
@@ -189,7 +189,7 @@ def _combined(plan: Plan, own: States, *, back: bool) -> States:
     count, segments, beta = plan.segments - 1, plan.segments, plan.case.spec.beta
     flat = {name: x.reshape(plan.pairs, count, -1) for name, x in own.items()}
     size = min(COMBINED, flat["s"].shape[2])
-    carry, keep = float(tables.carry(beta, plan.segment)), float(tables.keep(beta, plan.segment))
+    carry, keep = float(by_distance.carry(beta, plan.segment)), float(by_distance.keep(beta, plan.segment))
     momentum = "p" in own
 
     def combine(x: Mapping[str, Any], out: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mtbench.spec import Case
 
+from ..by_distance import forgotten
+
 __all__ = [
     "MAX_DIM",
     "Tiles",
@@ -20,6 +22,8 @@ __all__ = [
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 WARP = 32
+FAST_ROWS = 64
+"""A chunk's in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +53,11 @@ class Tiles:
 def padded(case: Case) -> tuple[int, int]:
     """head_dim and value_dim as the kernels see them: powers of two, of at least 16.
 
-    In bfloat16 value_dim is at least 64, the rows of the transposed states, which are what a warp group
-    multiplies at once.
+    In bfloat16 the states [value_dim, head_dim] are at least [64, 64]: 64 rows are what a warp group
+    multiplies at once, and of 32 columns Triton makes a dk and dv that read past a Hopper's shared memory.
     """
     least = 64 if case.dtype == "bfloat16" and case.spec.kind != "softmax" else 16
-    return _power(case.head_dim), max(least, _power(case.value_dim))
+    return max(least, _power(case.head_dim)), max(least, _power(case.value_dim))
 
 
 def scan_tiles(case: Case) -> Tiles:
@@ -77,7 +81,7 @@ def query_tiles(case: Case) -> Tiles:
     rows, block, warps = _state(case, value_dim)
     block, width, stages = min(block, head_dim), _width(value_dim), 1
     if case.dtype == "bfloat16":
-        warps, stages = _gradient_warps(case, width), 3 if width == 0 else 1
+        warps, stages = _gradient_warps(case, width), (3, 2 if case.spec.kind == "linear" else 1, 1)[width]
     return Tiles(
         rows=rows, head_dim=block, value_dim=value_dim, blocks=head_dim // block, warps=warps, stages=stages
     )
@@ -89,10 +93,16 @@ def key_value_tiles(case: Case) -> tuple[tuple[Tiles, bool, bool], ...]:
     head_dim, value_dim = padded(case)
     rows, keys, warps = _state(case, value_dim)
     other_rows, values, other_warps = _state(case, head_dim)
-    keys, values, stages = min(keys, head_dim), min(values, value_dim), 1
+    keys, values = min(keys, head_dim), min(values, value_dim)
+    stages = other_stages = 1
     if case.dtype == "bfloat16":
         warps, other_warps = (_gradient_warps(case, _width(dim)) for dim in (value_dim, head_dim))
-        stages = 1 if _width(head_dim, value_dim) == 0 else 2
+        stages = other_stages = 2
+        if _two_states(case):
+            stages = other_stages = 1 if _width(head_dim, value_dim) == 0 else 2
+        elif case.spec.kind == "momentum":
+            warps = 8 if _width(value_dim) == 1 else warps
+            stages = (3, 1, 2)[_width(head_dim, value_dim)]
     if (keys == head_dim or values == value_dim) and _width(head_dim, value_dim) < 2:
         most = max(warps, other_warps)
         whole = Tiles(
@@ -105,7 +115,7 @@ def key_value_tiles(case: Case) -> tuple[tuple[Tiles, bool, bool], ...]:
     )
     by_value = Tiles(
         rows=other_rows, head_dim=head_dim, value_dim=values, blocks=value_dim // values, warps=other_warps,
-        stages=stages,
+        stages=other_stages,
     )  # fmt: skip
     return ((by_head, True, False), (by_value, False, True))
 
@@ -146,7 +156,12 @@ def _softmax(case: Case, rows: int, keys: int, warps: int, stages: int) -> Tiles
 def _gradient_warps(case: Case, width: int) -> int:
     """Eight where momentum's two states of 128 columns lie beside a chunk of the backward: they make products
     twice, and still take two thirds of the time of four, which spill."""
-    return (4, 8 if case.spec.kind == "momentum" else 4, 8)[width]
+    return (4, 8 if _two_states(case) else 4, 8)[width]
+
+
+def _two_states(case: Case) -> bool:
+    """Whether momentum's kernels of bfloat16 hold S and P in float32, since no chunk forgets."""
+    return case.spec.kind == "momentum" and not forgotten(case.spec.beta, FAST_ROWS, "bf16")
 
 
 def _power(dim: int) -> int:
@@ -167,4 +182,4 @@ def _state(case: Case, whole: int) -> tuple[int, int, int]:
         return ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
     if case.dtype == "float16":
         return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
-    return 64, 64, (4, 4, 8)[width]
+    return FAST_ROWS, 64, (4, 4, 8)[width]

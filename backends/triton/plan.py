@@ -10,10 +10,10 @@ import torch
 
 from mtbench.spec import Case
 
+from ..by_distance import forgotten
 from .tables import Decay, decay, weights
 from .tiles import (
     Tiles,
-    forgotten,
     key_value_tiles,
     linear_tiles,
     query_tiles,

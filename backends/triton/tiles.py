@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from mtbench.spec import Case
 
+from ..by_distance import forgotten
+
 __all__ = [
-    "HALF_UNIT",
     "MAX_DIM",
     "Tiles",
-    "forgotten",
     "key_value_tiles",
     "linear_tiles",
     "query_tiles",
@@ -25,16 +25,6 @@ FAST_ROWS = 64
 
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
-
-HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
-"""What a product's operand is rounded by at the most, of itself, by what the product is taken in."""
-
-
-def forgotten(beta: float, chunk: int, dot: str) -> bool:
-    """Whether beta^(chunk + 2) is lost in the rounding of a product's operands. So much at the most is the
-    weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
-    """
-    return beta ** (chunk + 2) <= HALF_UNIT[dot]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,8 +58,8 @@ class Stepper:
         self._data: dict[str, torch.Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured_lr: float | None = None
-        # Of its plain steps and of its graphs. What cuBLAS works in belongs to a stream: had a graph's capture
-        # to make it, it would lie in that graph's memory, and outlive it.
+        # Of its plain steps and of its graphs. What cuBLAS works in belongs to a stream: had a graph's
+        # capture to make it, it would lie in that graph's memory, and outlive it.
         self._stream = torch.cuda.Stream() if job.kernels.capture else None
 
     def load(self, data: Mapping[str, Array]) -> None:
@@ -140,7 +140,7 @@ class Stepper:
     def _aside(self) -> None:
         """A plain step on the stream that is to capture one, as that wants it."""
         stream = self._stream
-        assert stream is not None
+        assert stream is not None  # noqa: S101  (only a job that captures comes here)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings():
             # It is about to be captured.

@@ -12,7 +12,8 @@ import pytest
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
-from backends.pallas import BACKEND, tables, tiles  # noqa: E402
+from backends import by_distance  # noqa: E402
+from backends.pallas import BACKEND, tiles  # noqa: E402
 from backends.pallas.attention import attention_of  # noqa: E402
 from backends.pallas.plan import Plan, make_plan  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
@@ -91,6 +92,19 @@ def test_gradients_of_momentum_in_segments(dtype: str) -> None:
     case = a_case(seq_len=300, head_dim=24, value_dim=72, heads=2, dtype=dtype, mode="forward_backward")
     inputs = make_inputs(case)
     check(case, run(case, inputs), inputs, BACK[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("forgets", [True, False])
+def test_the_momentum_at_which_a_chunk_begins_to_forget(forgets: bool, dtype: str) -> None:
+    """At the largest beta at which P is of the last chunk alone, and just above it, in two segments."""
+    sizes: Any = {"seq_len": 200, "head_dim": 24, "value_dim": 72, "dtype": dtype, "mode": "forward_backward"}
+    plan = make_plan(a_case(**sizes))
+    border = by_distance.HALF_UNIT[plan.numbers.dot] ** (1 / (plan.tiles.rows + 2))
+    case = a_case(beta=border * (0.9999 if forgets else 1.0001), **sizes)
+    plan, inputs = make_plan(case, segments=2), make_inputs(case)
+    assert plan.forgets(plan.tiles.rows) == forgets
+    check(case, run(case, inputs, plan), inputs, BACK[dtype])
 
 
 def test_float16_keeps_its_range() -> None:
@@ -202,16 +216,16 @@ def test_tiles_fit_every_dim(kind: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.999, 1 - 2.0**-40])
-def test_tables(beta: float) -> None:
+def test_weights_by_distance(beta: float) -> None:
     """Beside sums of powers, and with as many positions as count."""
     for n in (1, 2, 70):
         powers = sum(beta**i for i in range(n))
-        assert tables.u(beta, n - 1) == pytest.approx((1 - beta) * powers, rel=1e-6)
-        assert tables.carry(beta, n) == pytest.approx(beta * (1 - beta) * powers, rel=1e-6)
-        assert tables.keep(beta, n) == pytest.approx(beta**n, rel=1e-6)
-    assert tables.u(beta, -1) == tables.keep(beta, -1) == 0
-    assert tables.keep(beta, 0) == 1
-    assert tables.u(beta, tables.counting(beta)) == 1
+        assert by_distance.u(beta, n - 1) == pytest.approx((1 - beta) * powers, rel=1e-6)
+        assert by_distance.carry(beta, n) == pytest.approx(beta * (1 - beta) * powers, rel=1e-6)
+        assert by_distance.keep(beta, n) == pytest.approx(beta**n, rel=1e-6)
+    assert by_distance.u(beta, -1) == by_distance.keep(beta, -1) == 0
+    assert by_distance.keep(beta, 0) == 1
+    assert by_distance.u(beta, by_distance.counting(beta)) == 1
 
 
 def test_rows_of_the_interpreter_are_untimed() -> None:

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from backends.by_distance import HALF_UNIT
 from mtbench import AttentionSpec, Case, load_backend
 from mtbench.inputs import Array, Inputs, make_inputs
 from mtbench.measure.agreement import Judge
@@ -153,7 +154,7 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(
     plans = import_part("backends.triton.plan")
     sizes: Any = {"heads": 1, "seq_len": 300, "head_dim": head_dim, "value_dim": value_dim, "dtype": dtype}
     plan = plans.make_plan(Case(**sizes), "cpu")
-    border = import_part("backends.triton.tiles").HALF_UNIT[plan.dot] ** (1 / (plan.tiles.rows + 2))
+    border = HALF_UNIT[plan.dot] ** (1 / (plan.tiles.rows + 2))
     case = Case(spec=AttentionSpec(beta=border * (0.9999 if forgets else 1.0001)), **sizes)
     assert plans.make_plan(case, "cpu", segments=2).forgets(plan.tiles) == forgets
     check_gradients(case)

@@ -1,4 +1,5 @@
-"""The weights of momentum attention (eq 13, 14) by distance, in float64 NumPy.
+"""The weights of momentum attention (eq 13, 14) by distance, in float64 NumPy, for the kernels of Triton and
+Pallas.
 
 With ``n`` the positions between key and query, momentum weights a key by
 ``gamma (1 - beta^(n+1)) / (1 - beta)``. The kernels use ``u(n) = 1 - beta^(n+1)``, which lies in (0, 1], and
@@ -12,12 +13,15 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["carry", "counting", "keep", "u"]
+__all__ = ["HALF_UNIT", "carry", "counting", "forgotten", "keep", "u"]
 
 Float32 = NDArray[np.float32]
 
 NEGLIGIBLE = 2.0**-26
 """Below it beta^n adds nothing to a float32 near 1."""
+
+HALF_UNIT = {"ieee": 2.0**-24, "bf16": 2.0**-9, "tf32": 2.0**-11}
+"""What a product's operand is rounded by at the most, of itself, by what the product is taken in."""
 
 
 def u(beta: float, n: ArrayLike) -> Float32:
@@ -56,6 +60,16 @@ def counting(beta: float) -> float:
     26
     """
     return math.ceil(math.log(NEGLIGIBLE) / _log(beta)) if beta > 0 else 1
+
+
+def forgotten(beta: float, chunk: int, dot: str) -> bool:
+    """Whether beta^(chunk + 2) is lost in the rounding of a product's operands. So much at the most is the
+    weight of a key off that is farther back than the last chunk, where all of those are taken to weigh 1.
+
+    >>> forgotten(0.9, 64, "bf16"), forgotten(0.95, 64, "bf16")
+    (True, False)
+    """
+    return beta ** (chunk + 2) <= HALF_UNIT[dot]
 
 
 def _log(beta: float) -> float:
