@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -64,8 +65,7 @@ def make_profile(
             raise BadInput(f"--without {part}: {nearest(part, OPTIONAL)}")
     settings = settings_of(threads)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    with _writing(folder):
-        _create(folder)
+    with _new(folder):
         logs = folder / "logs"
         logs.mkdir()
         if row is None:
@@ -118,15 +118,17 @@ def write_page(folder: Path) -> Path:
     return page
 
 
-def _create(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} is there already, and is not empty: name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _new(folder: Path) -> Iterator[None]:
+    """A folder that was not there, and is not there afterwards where no profile came of it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is there already, and is not empty: name a new folder with --out")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise StorageError(f"{error.filename or folder}: {error.strerror or error}") from error
+    except (BadInput, KeyboardInterrupt):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -14,6 +14,7 @@ from mtbench.cli import main
 from mtbench.profile.bounds import VERDICTS
 from mtbench.profile.names import profile_folder
 from mtbench.profile.record import Profile, read_profile
+from mtbench.profile.sweeping import choice, profile_rows
 from mtbench.results import Run
 from tests.profile.conftest import command
 from tests.profile.synthetic import gpu_profile
@@ -121,6 +122,12 @@ def test_rows_of_a_sweep(tmp_path: Path, refused: Refused) -> None:
     page = f"profiles/{folder.name}/profile.html"
     assert f'<a href="{page}">{profile.bound.verdict}</a>' in (swept / "report.html").read_text()
     assert (swept / page).is_file()
+    # Where one is there already it stays, and the command goes on.
+    complaints: list[str] = []
+    again = choice("slowest:3")
+    assert profile_rows(swept, again, command=(), tell=lambda text: None, complain=complaints.append) == 0
+    assert ["is there already" in line for line in complaints] == [True]
+    assert read_profile(folder) == profile
     _refuses_what_is_not_ok(swept, tmp_path / "run", refused)
 
 
@@ -179,6 +186,7 @@ def test_a_case_that_turns_out_to_be_wrong(tmp_path: Path) -> None:
     done = command(tmp_path, "profile", "--backend", "./mine.py", "--seq-len", "16")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "it is wrong, and what is not ok is not profiled" in done.stderr
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir() and "profile" in file.name] == []
 
 
 @pytest.mark.parametrize(
