@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -216,8 +217,8 @@ def run(
         interleaved=interleave is not False,
         executor=new_executor(executor or "local", address, accelerator, wait),
     )
-    if profiled is not None and not outcome.interrupted:
-        _profile(folder, profiled)
+    if profiled is not None and not outcome.interrupted and not _profile(folder, profiled):
+        outcome = replace(outcome, interrupted=True)
     _conclude(outcome, folder)
 
 
@@ -230,8 +231,8 @@ def _check_profiled(words: str, executor: str | None) -> None:
         raise BadInput(f"--profile {words}: that is for rows of this machine, without --executor {executor}")
 
 
-def _profile(folder: Path, words: str) -> None:
-    """Ctrl-C ends it, and keeps the run and the profiles that are there."""
+def _profile(folder: Path, words: str) -> bool:
+    """Whether it went to its end: Ctrl-C ends it, and keeps the run and the profiles that are there."""
     from mtbench.profile.display import show_stages
     from mtbench.profile.sweeping import choice, profile_rows
     from mtbench.sweep.command import relative
@@ -246,6 +247,8 @@ def _profile(folder: Path, words: str) -> None:
         typer.echo(f"profiles: {made} in {folder / 'profiles'}")
     except KeyboardInterrupt:
         typer.echo("profiling was interrupted; the run is whole", err=True)
+        return False
+    return True
 
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:

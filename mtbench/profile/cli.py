@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["profile"]
 
+INTERRUPTED = 130
 SIZES = ("seq_len", "batch", "heads", "head_dim", "value_dim", "kv_len", "kv_heads")
 WORDS = ("dtype", "device", "mode")
 CASE = (*SIZES, *WORDS, "attention", "backend", "form", "lengths", "causal", "beta", "gamma", "seed")
@@ -110,17 +111,21 @@ def profile(
     else:
         target = _target(given)
     out = out or Path(f"mtbench-profile-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    with show_stages() as tell:
-        made = make_profile(
-            target,
-            out,
-            threads=threads,
-            calls=CALLS if calls is None else calls,
-            remeasure=remeasure,
-            without=names(without) or (),
-            command=["mtbench", *relative(sys.argv[1:])],
-            tell=tell,
-        )
+    try:
+        with show_stages() as tell:
+            made = make_profile(
+                target,
+                out,
+                threads=threads,
+                calls=CALLS if calls is None else calls,
+                remeasure=remeasure,
+                without=names(without) or (),
+                command=["mtbench", *relative(sys.argv[1:])],
+                tell=tell,
+            )
+    except KeyboardInterrupt:
+        typer.echo("mtbench: interrupted: no profile was made", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     print_profile(made)
     typer.echo(f"profile: {out / PAGE}")
 
