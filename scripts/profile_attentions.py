@@ -46,6 +46,8 @@ CHOSEN = {
 """Of each attention the fastest and the slowest at this shape, by the device clock (docs/results/h100-peers
 and h100-gpu-preset), forward as well as with the backward; then one of each framework that is not among
 them."""
+MOST_BYTES = 2 << 20
+"""Of a file in the archive, so that it stays under 16 MiB."""
 LEFT_OUT = ("counters", "proton")
 """perf's counters and proton's tree say little of a call that a GPU bounds, and the time is short."""
 
@@ -56,7 +58,7 @@ def main() -> int:
     parser.add_argument("--mode", default="forward_backward", choices=["forward", "forward_backward"])
     parser.add_argument("--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim")
     parser.add_argument("--device", default="cuda", choices=sorted(CHOSEN))
-    parser.add_argument("--calls", type=int, default=10)
+    parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--limit", type=float, default=420.0, help="seconds after which no profile begins")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -95,12 +97,20 @@ def main() -> int:
     beside(profiles, work)
     (work / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     with tarfile.open(options.out / "profiles.tar.gz", "w:gz") as tar:
-        tar.add(work, arcname=f"profiles-{options.mode}")
+        tar.add(work, arcname=f"profiles-{options.mode}", filter=small)
     shutil.copy(work / "summary.json", options.out)
     shutil.rmtree(work)
     size = (options.out / "profiles.tar.gz").stat().st_size
     print(f"{time.monotonic() - began:.0f} s; {size / 2**20:.1f} MiB")
     return int(any("problem" in row and "time was up" not in row["problem"] for row in rows))
+
+
+def small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Not what is too large to be brought home: the trace of thousands of kernels, say."""
+    if entry.size <= MOST_BYTES:
+        return entry
+    print(f"left out of the archive: {entry.name}, {entry.size / 2**20:.1f} MiB")
+    return None
 
 
 def told(name: str, profile: Profile, seconds: float) -> dict[str, Any]:
