@@ -8,8 +8,6 @@ from typing import Any
 
 from mtbench.backend import (
     GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
     NAN_LOST,
     Caveat,
     DeclaredBackend,
@@ -17,7 +15,6 @@ from mtbench.backend import (
     Limit,
     Requirement,
 )
-from mtbench.frameworks import load_framework
 from mtbench.spec import Case
 
 from .torch_forms.caveats import CAVEATS
@@ -42,10 +39,12 @@ class TorchCompile(DeclaredBackend):
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`. The compiler runs at the first call."""
+        from mtbench.frameworks.torch import kernel
+
         from .torch_forms.table import FORMS
 
         function = FORMS[case.spec.kind, form](case, _compiled)
-        return load_framework("torch").kernel(function, case)
+        return kernel(function, case, lengths_at_call=True)
 
 
 BACKEND = TorchCompile(
@@ -56,11 +55,18 @@ BACKEND = TorchCompile(
         "linear": ("parallel", "chunked", "recurrent"),
         "momentum": ("parallel", "chunked", "recurrent"),
     },
+    lengths_at_call=True,
     requires=(Requirement(distribution="torch", minimum="2.10"),),
     limits=(
         GROUPED_HEADS,
-        KV_LEN,
-        LENGTHS,
+        Limit(
+            kind="notimpl",
+            what="flex with lengths (padding), or with kv_len other than seq_len",
+            reason="its block mask would have to be made anew of every batch's lengths",
+            applies=lambda case, form: (
+                form == "flex" and (case.lengths is not None or case.kv_len != case.seq_len)
+            ),
+        ),
         Limit(
             kind="notyet",
             what="flex in mode forward_backward on a CPU",

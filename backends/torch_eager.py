@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtbench.backend import GROUPED_HEADS, DeclaredBackend, Kernel, Requirement
-from mtbench.frameworks import load_framework
 from mtbench.spec import Case
 
 from .torch_forms.caveats import CAVEATS
@@ -25,10 +24,12 @@ class TorchEager(DeclaredBackend):
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`."""
+        from mtbench.frameworks.torch import kernel
+
         from .torch_forms.table import FORMS
 
         function = FORMS[case.spec.kind, form](case, _as_it_is)
-        return load_framework("torch").kernel(function, case)
+        return kernel(function, case, lengths_at_call=True)
 
 
 BACKEND = TorchEager(
@@ -39,6 +40,7 @@ BACKEND = TorchEager(
         "linear": ("parallel", "chunked", "recurrent"),
         "momentum": ("parallel", "chunked", "recurrent"),
     },
+    lengths_at_call=True,
     requires=(Requirement(distribution="torch", minimum="2.10"),),
     limits=(GROUPED_HEADS,),
     caveats=CAVEATS,

@@ -40,6 +40,8 @@ __all__ = [
     "Backend",
     "Caveat",
     "DeclaredBackend",
+    "Decoder",
+    "Decodes",
     "FunctionBackend",
     "Kernel",
     "Limit",
@@ -175,17 +177,23 @@ class Applicable(Protocol):
     layout: str
     """See `Kernel.layout`."""
 
-    def apply(self, q: Any, k: Any, v: Any) -> Any:
+    def apply(self, q: Any, k: Any, v: Any, lengths: Any = None) -> Any:
         """The attention of the framework's own arrays, of the case's sizes, dtype and device, in `layout`;
         their strides may be any, as a model's are. The framework's autodiff goes through it in mode
-        forward_backward."""
+        forward_backward.
+
+        Where the backend has ``lengths_at_call`` and the case has lengths, `lengths` takes their place: an
+        array [batch] of integers on the device, each 1..kv_len. Nothing waits for it, so a number outside of
+        that is not seen.
+        """
 
 
 @runtime_checkable
 class Backend(Protocol):
     """A way to compute the attentions. Constructing it, and every method but `build`, loads no framework.
 
-    It may also have ``caveats``, a tuple of `Caveat`, ``partials``, one of `Partial`, and ``interpreted_on``,
+    It may also have ``lengths_at_call`` (`Applicable.apply`), ``caveats``, a tuple of `Caveat`, ``partials``,
+    one of `Partial`, and ``interpreted_on``,
     names of devices: read them with `caveats_of`, `partial_of` and `is_interpreted`.
     """
 
@@ -268,6 +276,36 @@ def form_for(backend: Backend, case: Case, form: str | None = None) -> str:
     return able[0]
 
 
+@runtime_checkable
+class Decoder(Protocol):
+    """Causal attention one token at a time, for a batch of sequences, in tensors that stay where they are: a
+    CUDA graph can hold a `step`."""
+
+    def step(self, q: Any, k: Any, v: Any) -> Any:
+        """The next token of each: q and k [batch, heads, head_dim] and v [batch, heads, value_dim] to o
+        [batch, heads, value_dim], in v's dtype."""
+
+    def clear(self) -> None:
+        """Before the first token again."""
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory of what it keeps."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A backend that has a `Decoder` of some cases."""
+
+    def decoder(self, case: Case) -> Decoder:
+        """That of a causal case's spec, batch, heads, dims, dtype and device, for at most its seq_len
+        tokens.
+
+        Raises:
+            BadInput: it has none of that case.
+        """
+
+
 GROUPED_HEADS = Limit(
     kind="notimpl",
     what="kv_heads other than heads",
@@ -277,13 +315,13 @@ GROUPED_HEADS = Limit(
 KV_LEN = Limit(
     kind="notimpl",
     what="kv_len other than seq_len",
-    reason="cross-attention is in torch-eager and triton so far",
+    reason="cross-attention is in torch-eager, torch-compile and triton so far",
     applies=lambda case, form: case.kv_len != case.seq_len,
 )
 LENGTHS = Limit(
     kind="notimpl",
     what="lengths (padding)",
-    reason="per-sequence lengths are in torch-eager and triton so far",
+    reason="per-sequence lengths are in torch-eager, torch-compile and triton so far",
     applies=lambda case, form: case.lengths is not None,
 )
 FORWARD_ONLY = Limit(
@@ -303,6 +341,9 @@ class DeclaredBackend(ABC):
     form_table: Mapping[str, tuple[str, ...]]
     """The forms of each attention kind."""
     devices: tuple[str, ...] = ("cpu", "cuda")
+    lengths_at_call: bool = False
+    """Whether a kernel of a case with lengths takes others at its call: what a model of sequences of varied
+    lengths needs, which would build a kernel a batch otherwise."""
     interpreted_on: tuple[str, ...] = ()
     """Of the devices, those on which its kernels are interpreted: such a row has errors and no times."""
     requires: tuple[Requirement, ...] = ()

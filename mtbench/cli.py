@@ -14,6 +14,7 @@ import typer
 
 from mtbench import __version__, options
 from mtbench.errors import BackendFailure, BadInput, StorageError
+from mtbench.generation.cli import generate
 from mtbench.profile.cli import profile
 from mtbench.training.cli import train
 from mtbench.words import floats, names, optional_names, whole_numbers
@@ -263,6 +264,7 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
 
 
 app.command()(train)
+app.command()(generate)
 app.command()(profile)
 
 

@@ -26,8 +26,10 @@ def steps_csv(run: TrainingRun) -> bytes:
         job = trained.job
         for row in trained.epochs:
             last = len(row.loss) - 1
+            # Of padded data each step is told the mean of its epoch.
+            tokens = job.schedule.tokens if row.tokens is None else row.tokens / len(row.loss)
             for at, (loss, metric, seconds) in enumerate(zip(row.loss, row.metric, row.seconds, strict=True)):
-                speed = f"{job.schedule.tokens / seconds:.6g}" if seconds > 0 else ""
+                speed = f"{tokens / seconds:.6g}" if seconds > 0 else ""
                 held_out = (row.held_out_loss, row.held_out_metric) if at == last else (None, None)
                 writer.writerow(
                     [

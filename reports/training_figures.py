@@ -3,18 +3,31 @@ end."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mtbench.training.metric import Metric
 from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
-from mtbench.training.summary import Estimate, estimate, of_variant
+from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
 from mtbench.training.variants import Variant
 
 from .format import count
 
-__all__ = ["Curve", "CurvePoint", "Curves", "Dot", "DotPanel", "Dots", "curves", "dots", "label"]
+__all__ = [
+    "Curve",
+    "CurvePoint",
+    "Curves",
+    "Dot",
+    "DotPanel",
+    "Dots",
+    "curves",
+    "dots",
+    "label",
+    "mean_metric",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +157,24 @@ class Dots:
         return self.title
 
 
-def dots(run: TrainingRun, metric: str) -> list[Dots]:
-    """Quality, and then speed and memory; without what no training has."""
+def dots(run: TrainingRun, metric: Metric, scores: Sequence[Metric] = ()) -> list[Dots]:
+    """Quality, then what else was found at the end, and then speed and memory; without what no training
+    has."""
+    unit = f"{metric.unit}, {metric.better} is better"
     quality = (
         _panel(run, "held-out loss", "loss", lambda t: t.loss, log=True),
-        _panel(run, f"held-out {metric}", "share of 1", lambda t: t.metric, quantity="metric"),
+        _panel(run, f"held-out {metric.name}", unit, lambda t: t.metric, metric=metric),
+    )
+    found_at_end = tuple(
+        _panel(
+            run,
+            score.name,
+            f"{score.unit}, {score.better} is better",
+            functools.partial(_score, score.name),
+            metric=score,
+            quantity=score.name,
+        )
+        for score in scores
     )
     cost = (
         _panel(run, "throughput", "thousand tokens a second", _thousand_tokens),
@@ -159,8 +185,14 @@ def dots(run: TrainingRun, metric: str) -> list[Dots]:
         (
             "final-quality",
             "Quality at the end",
-            "Small marks are seeds, large ones their mean with its 95% interval by Student's t.",
+            "Small marks are seeds, large ones means with 95% intervals, of one seed over its held-out data.",
             quality,
+        ),
+        (
+            "scores",
+            "On the test set",
+            "Small marks are seeds, large ones their mean with its 95% interval by Student's t.",
+            found_at_end,
         ),
         (
             "cost",
@@ -173,6 +205,10 @@ def dots(run: TrainingRun, metric: str) -> list[Dots]:
         if there:
             found.append(Dots(name=name, title=title, caption=caption, panels=there))
     return found
+
+
+def _score(name: str, trained: Trained) -> float | None:
+    return trained.value(name)
 
 
 def _thousand_tokens(trained: Trained) -> float | None:
@@ -190,19 +226,35 @@ def _panel(
     value: Callable[[Trained], float | None],
     *,
     log: bool = False,
-    quantity: Quantity | None = None,
+    metric: Metric | None = None,
+    quantity: Quantity = "metric",
 ) -> DotPanel:
-    """`quantity` is the one whose mean a summary has already."""
+    """`metric` is given where it is the task's own, whose mean a summary has already."""
     found = []
     for variant in run.variants:
         values = [x for t in run.of(variant) if (x := value(t)) is not None and math.isfinite(x)]
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = of_variant(run, variant, quantity) if quantity else None
+            mean = None
+            if metric:
+                at_end = quantity == "metric"
+                mean = (
+                    mean_metric(run, variant, metric)
+                    if at_end
+                    else of_variant(run, variant, quantity, metric)
+                )
             mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))
+
+
+def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | None:
+    """Over seeds; of one seed over its held-out data, where that has a spread."""
+    mean = of_variant(run, variant, "metric", metric)
+    if mean is None or mean.low is not None:
+        return mean
+    return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
 
 
 def label(variant: str) -> str:

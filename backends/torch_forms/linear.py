@@ -14,9 +14,10 @@ import torch
 
 from mtbench.spec import Case
 
-from .weights import carry, decay, factor, key_is_real, key_weight, u
+from .weights import Keys, carry, decay, factor, u
 
-Function = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Function = Callable[..., torch.Tensor]
+"""``(q, k, v) -> o``, and of a case with lengths ``(q, k, v, lengths) -> o``."""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -43,20 +44,19 @@ def _only(fk: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 def parallel(case: Case, wrap: Wrap) -> Function:
     """Scores times a weight mask, as one [batch, heads, seq_len, kv_len] array: O(N^2) time and memory."""
-    spec, device = case.spec, torch.device(case.device)
-    real, scale, eps = key_is_real(case, device), factor(spec), spec.eps
+    spec, keys, scale, eps = case.spec, Keys(case), factor(case.spec), case.spec.eps
     mask: torch.Tensor | None = None
     if spec.causal and spec.kind == "momentum":
         n = torch.arange(case.seq_len)
         distance = n[:, None] - n[None, :]
         seen = torch.where(distance >= 0, u(spec, distance.clamp(min=0)), 0.0)
-        mask = seen.float().to(device)  # [N, M]
-    elif not spec.causal:
-        weight = key_weight(case, device)
-        mask = None if weight is None else weight.mT  # [B, 1, 1, M]
+        mask = seen.float().to(case.device)  # [N, M]
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         fq, fk, values = phi(_operand(q)), phi(_operand(k)), _operand(v)
+        real, weight = keys.real(lengths), keys.weight(lengths)
         if real is not None:
             fk = _only(fk, real)
         # The normaliser needs no N x N array: phi(q) times a running sum of phi(k).
@@ -65,6 +65,8 @@ def parallel(case: Case, wrap: Wrap) -> Function:
         scores = fq @ fk.mT  # [B, H, N, M]
         if mask is not None:
             scores = scores * mask.to(scores.dtype)
+        elif weight is not None:
+            scores = scores * weight.mT.to(scores.dtype)  # [B, 1, 1, M]
         elif spec.causal:
             # Chosen, not multiplied by 0: what a row does not see may be NaN.
             scores = scores.tril()
@@ -75,9 +77,7 @@ def parallel(case: Case, wrap: Wrap) -> Function:
 
 def recurrent(case: Case, wrap: Wrap) -> Function:
     """Eq 8 and eq 12 as they stand, one position after another, in float32: O(d^2) state."""
-    spec, device = case.spec, torch.device(case.device)
-    real = key_is_real(case, device)
-    alive = None if real is None else real[..., None]  # [B, 1, M, 1, 1]
+    spec, keys = case.spec, Keys(case)
     momentum = spec.kind == "momentum"
 
     def take_in(
@@ -108,11 +108,15 @@ def recurrent(case: Case, wrap: Wrap) -> Function:
 
     step, take, read = wrap(causal_step), wrap(take_in), wrap(give)
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         b, h, _, d = k.shape
         s = m = k.new_zeros((b, h, d, v.shape[3]), dtype=torch.float32)
         z = k.new_zeros((b, h, d), dtype=torch.float32)
         rows = []
+        real = keys.real(lengths)
+        alive = None if real is None else real[..., None]  # [B, 1, M, 1, 1]
         # unbind makes every position a view at once: slicing in the loop would cost a call each.
         heres = [None] * k.shape[2] if alive is None else alive.unbind(2)
         if spec.causal:
@@ -137,18 +141,20 @@ def chunked(case: Case, wrap: Wrap) -> Function:
     if not case.spec.causal:
         return _full(case, wrap)
     size, most = CHUNK[case.device], SEGMENT[case.device]
-    device = torch.device(case.device)
-    real = key_is_real(case, device)
+    device, keys = torch.device(case.device), Keys(case)
     segments = _segments(case.seq_len, size, most)
     sizes = [chunks * length for chunks, length in segments]
     run_segment = {shape: wrap(_Segment(case, *shape, device)) for shape in set(segments)}
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         b, h, _, d = k.shape
         s = p = k.new_zeros((b, h, d, v.shape[3]), dtype=torch.float32)
         z = k.new_zeros((b, h, d), dtype=torch.float32)
         # split once: a slice taken in the loop would send back a gradient as long as the whole sequence.
         cut = [x.split(sizes, 2) for x in (q, k, v)]
+        real = keys.real(lengths)
         heres = [None] * len(sizes) if real is None else real.split(sizes, 2)
         parts = []
         for shape, q_t, k_t, v_t, here in zip(segments, *cut, heres, strict=True):
@@ -273,12 +279,13 @@ class _Segment:
 
 def _full(case: Case, wrap: Wrap) -> Function:
     """Not causal: one state of all keys (eq 14), applied to every query."""
-    device = torch.device(case.device)
-    real, weight, spec = key_is_real(case, device), key_weight(case, device), case.spec
-    scale = factor(spec)
+    keys, spec, scale = Keys(case), case.spec, factor(case.spec)
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         fq, fk, values = phi(_operand(q)), phi(_operand(k)), _operand(v)
+        real, weight = keys.real(lengths), keys.weight(lengths)
         if real is not None:
             fk = _only(fk, real)
         weighted = fk if weight is None else fk * weight.to(fk.dtype)

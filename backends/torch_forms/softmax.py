@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from mtbench.spec import Case
 
-from .weights import key_is_real
+from .weights import Keys
 
-Function = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Function = Callable[..., torch.Tensor]
+"""``(q, k, v) -> o``, and of a case with lengths ``(q, k, v, lengths) -> o``."""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 BLOCK = {"cpu": 256, "cuda": 1024}
@@ -22,10 +23,12 @@ BLOCK = {"cpu": 256, "cuda": 1024}
 
 def parallel(case: Case, wrap: Wrap) -> Function:
     """The scores as one [batch, heads, seq_len, kv_len] array: O(N^2) memory."""
-    device = torch.device(case.device)
-    scale, hidden = case.softmax_scale, _hidden(case, device)
+    scale, hidden_by = case.softmax_scale, _Hidden(case)
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        hidden = hidden_by(lengths)
         scores = (q @ k.mT).float() * scale  # [B, H, N, M]
         if hidden is not None:
             scores = scores.masked_fill(hidden, -torch.inf)
@@ -34,31 +37,36 @@ def parallel(case: Case, wrap: Wrap) -> Function:
     return wrap(run)
 
 
-def _hidden(case: Case, device: torch.device) -> torch.Tensor | None:
-    """True where a query must not see a key, broadcast to [batch, 1, seq_len, kv_len]."""
-    hidden = None
-    if case.spec.causal:
-        n = torch.arange(case.seq_len, device=device)
-        hidden = (n[:, None] < n[None, :])[None, None]
-    real = key_is_real(case, device)
-    if real is not None:
+class _Hidden:
+    """True where a query must not see a key, broadcast to [batch, 1, seq_len, kv_len]; None where each sees
+    all."""
+
+    def __init__(self, case: Case) -> None:
+        self._keys = Keys(case)
+        self._above: torch.Tensor | None = None
+        if case.spec.causal:
+            n = torch.arange(case.seq_len, device=case.device)
+            self._above = (n[:, None] < n[None, :])[None, None]
+
+    def __call__(self, lengths: torch.Tensor | None) -> torch.Tensor | None:
+        real = self._keys.real(lengths)
+        if real is None:
+            return self._above
         padding = ~real.mT  # [B, 1, 1, M]
-        hidden = padding if hidden is None else hidden | padding
-    return hidden
+        return padding if self._above is None else self._above | padding
 
 
 def chunked(case: Case, wrap: Wrap) -> Function:
     """Online over key blocks: O(N block) memory, whatever the length, also when differentiated: the blocks of
     one query block are computed again in the backward rather than kept."""
-    device = torch.device(case.device)
-    size, causal, scale = BLOCK[case.device], case.spec.causal, case.softmax_scale
-    real = key_is_real(case, device)
-    padding = None if real is None else ~real.mT  # [B, 1, 1, M]
-    n = torch.arange(size, device=device)
+    size, causal, scale, key = BLOCK[case.device], case.spec.causal, case.softmax_scale, Keys(case)
+    n = torch.arange(size, device=case.device)
     above_diagonal = n[:, None] < n[None, :]
     step = wrap(_online_step)
 
-    def one_query_block(start: int, qb: torch.Tensor, *keys_and_values: torch.Tensor) -> torch.Tensor:
+    def one_query_block(
+        start: int, padding: torch.Tensor | None, qb: torch.Tensor, *keys_and_values: torch.Tensor
+    ) -> torch.Tensor:
         count = len(keys_and_values) // 2
         ks, vs = keys_and_values[:count], keys_and_values[count:]
         rows = qb.shape[2]
@@ -73,13 +81,17 @@ def chunked(case: Case, wrap: Wrap) -> Function:
             top, total, acc = step(qb, kb, vb, top, total, acc, hidden, scale)
         return (acc / total).to(vs[0].dtype)
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        real = key.real(lengths)
+        padding = None if real is None else ~real.mT  # [B, 1, 1, M]
         # split once: a slice taken in the loop would send back a gradient as long as the whole sequence.
         ks, vs = k.split(size, 2), v.split(size, 2)
         blocks = []
         for index, qb in enumerate(q.split(size, 2)):
             seen = index + 1 if causal else len(ks)
-            block = functools.partial(one_query_block, index * size)
+            block = functools.partial(one_query_block, index * size, padding)
             blocks.append(_Recomputed.apply(block, qb, *ks[:seen], *vs[:seen]))  # type: ignore[no-untyped-call]
         return torch.cat(blocks, 2)
 
@@ -133,13 +145,14 @@ def _online_step(
 
 def sdpa(case: Case, wrap: Wrap) -> Function:
     """torch.nn.functional.scaled_dot_product_attention, which chooses among its kernels."""
-    device = torch.device(case.device)
-    padded = case.lengths is not None
-    hidden = _hidden(case, device) if padded else None
-    mask = None if hidden is None else ~hidden
-    causal, scale = case.spec.causal and not padded, case.softmax_scale
+    hidden_by = None if case.lengths is None else _Hidden(case)
+    causal, scale = case.spec.causal and hidden_by is None, case.softmax_scale
 
-    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def run(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        hidden = None if hidden_by is None else hidden_by(lengths)
+        mask = None if hidden is None else ~hidden
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
 
     return wrap(run)

@@ -17,7 +17,8 @@ from . import linear, softmax
 
 __all__ = ["FORMS", "Builder", "Function", "Wrap"]
 
-Function = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Function = Callable[..., torch.Tensor]
+"""``(q, k, v) -> o``, and of a case with lengths ``(q, k, v, lengths) -> o``."""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Builder = Callable[[Case, Wrap], Function]
 

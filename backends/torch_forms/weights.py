@@ -13,7 +13,7 @@ import torch
 
 from mtbench.spec import AttentionSpec, Case
 
-__all__ = ["carry", "decay", "factor", "key_is_real", "key_weight", "u"]
+__all__ = ["Keys", "carry", "decay", "factor", "u"]
 
 
 def _powers(beta: float, exponents: torch.Tensor) -> torch.Tensor:
@@ -44,21 +44,27 @@ def factor(spec: AttentionSpec) -> float:
     return spec.gamma / (1 - spec.beta)
 
 
-def key_is_real(case: Case, device: torch.device) -> torch.Tensor | None:
-    """[batch, 1, kv_len, 1] of booleans, or None where every key is real."""
-    if case.lengths is None:
-        return None
-    lengths = torch.tensor(case.lengths, device=device)[:, None]
-    return (torch.arange(case.kv_len, device=device) < lengths)[:, None, :, None]
+class Keys:
+    """The keys of a case, by position: which are real and what they weigh. What depends on a batch's lengths
+    is computed at the call, on the device, of a tensor [batch] of them, or of None where all are real."""
 
+    def __init__(self, case: Case) -> None:
+        self._positions = torch.arange(case.kv_len, device=case.device)
+        self._u: torch.Tensor | None = None
+        if case.spec.kind == "momentum" and not case.spec.causal:
+            self._u = u(case.spec, torch.arange(case.kv_len)).float().to(case.device)
 
-def key_weight(case: Case, device: torch.device) -> torch.Tensor | None:
-    """Eq 14's weight of each key, less the factor: u(N - j), [batch or 1, 1, kv_len, 1] in float32, where N
-    is each sequence's own length. None for linear attention without padding, where all are 1."""
-    real = key_is_real(case, device)
-    if case.spec.kind == "linear":
-        return None if real is None else real.float()
-    lengths = torch.tensor(case.key_lengths if real is not None else [case.kv_len])[:, None]
-    distance = lengths - 1 - torch.arange(case.kv_len)
-    weight = torch.where(distance >= 0, u(case.spec, distance.clamp(min=0)), 0.0)
-    return weight.float()[:, None, :, None].to(device)
+    def real(self, lengths: torch.Tensor | None) -> torch.Tensor | None:
+        """[batch, 1, kv_len, 1] of booleans, or None where every key is real."""
+        return None if lengths is None else (self._positions < lengths[:, None])[:, None, :, None]
+
+    def weight(self, lengths: torch.Tensor | None) -> torch.Tensor | None:
+        """Eq 14's weight of each key, less the factor: u(N - j), [batch or 1, 1, kv_len, 1] in float32, where
+        N is each sequence's own length. None of linear attention, where all are 1. What it says of padding,
+        which adds nothing, means nothing."""
+        if self._u is None:
+            return None
+        if lengths is None:
+            return self._u.flip(0)[None, None, :, None]
+        before_last = (lengths[:, None] - 1 - self._positions).clamp(min=0)  # [batch, kv_len]
+        return self._u[before_last][:, None, :, None]

@@ -15,12 +15,12 @@ from mtbench.backend import (
     TF32,
     Caveat,
     DeclaredBackend,
+    Decoder,
     Kernel,
     Limit,
     Requirement,
     dims_up_to,
 )
-from mtbench.frameworks import load_framework
 from mtbench.spec import ATTENTIONS, Case
 
 from .launch import Launch, compile_only, enter, start
@@ -82,6 +82,8 @@ class TritonBackend(DeclaredBackend):
         Raises:
             BackendFailure: this process runs Triton kernels the other way (card or interpreter) already.
         """
+        from mtbench.frameworks.torch import kernel
+
         enter(case.device)
         plans = importlib.import_module(f"{__name__}.plan")
         tf32 = form.endswith(TF32)
@@ -99,17 +101,28 @@ class TritonBackend(DeclaredBackend):
         else:
             module = importlib.import_module(f"{__name__}.differentiable")
             function = module.differentiable(attention, gradients, plan, start)
-        return load_framework(self.framework).kernel(
+        return kernel(
             function,
             case,
+            lengths_at_call=True,
             untimed="interpreted" if case.device in self.interpreted_on else None,
             config=plan.config,
         )
 
+    def decoder(self, case: Case) -> Decoder:
+        """See `mtbench.backend.Decodes`.
 
-def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any) -> Any:
+        Raises:
+            BackendFailure: as `build`.
+        """
+        enter(case.device)
+        made: Decoder = importlib.import_module(f"{__name__}.decoder").decoder(case)
+        return made
+
+
+def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any, lengths: Any = None) -> Any:
     """The output alone, of a `kernels_of` function and a plan."""
-    return attention(plan, start, q.contiguous(), k.contiguous(), v.contiguous())[0]
+    return attention(plan.of(lengths), start, q.contiguous(), k.contiguous(), v.contiguous())[0]
 
 
 def shapes_of(case: Case) -> tuple[Any, ...]:
@@ -127,6 +140,7 @@ BACKEND = TritonBackend(
     name="triton",
     framework="torch",
     form_table=dict.fromkeys(ATTENTIONS, FORMS),
+    lengths_at_call=True,
     interpreted_on=("cpu",),
     requires=(
         Requirement(distribution="torch", minimum="2.10"),

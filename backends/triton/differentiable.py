@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,12 +26,20 @@ class Pass:
 
 
 class Attention(torch.autograd.Function):
-    """``o`` of a `Pass`, q, k and v."""
+    """``o`` of a `Pass`, q, k and v, and a call's own lengths."""
 
     @staticmethod
-    def forward(ctx: Any, both: Pass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        both: Pass,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+    ) -> Any:
         """Keeps the inputs, the output, the denominators and the states between segments."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # a model's may lie otherwise
+        both = replace(both, plan=both.plan.of(lengths))
         o, kept = both.attention(both.plan, both.launch, q, k, v, keep=True)
         ctx.both = both
         ctx.save_for_backward(q, k, v, o, *kept)
@@ -42,11 +50,11 @@ class Attention(torch.autograd.Function):
         """dq, dk and dv."""
         q, k, v, o, *kept = ctx.saved_tensors
         plan, launch = ctx.both.plan, ctx.both.launch
-        return None, *ctx.both.gradients(plan, launch, q, k, v, o, do.contiguous(), *kept)
+        return None, *ctx.both.gradients(plan, launch, q, k, v, o, do.contiguous(), *kept), None
 
 
 def differentiable(
     attention: Callable[..., Any], gradients: Callable[..., Any], plan: Plan, launch: Launch
 ) -> Callable[..., Any]:
-    """``o(q, k, v)`` with `gradients` as its backward."""
+    """``o(q, k, v)`` or ``o(q, k, v, lengths)`` with `gradients` as its backward."""
     return functools.partial(Attention.apply, Pass(attention, gradients, plan, launch))

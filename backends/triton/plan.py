@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -60,13 +60,18 @@ class Plan:
     keys: Cut
     """Causal: cut as the queries are. Softmax has no use for either."""
     lengths: torch.Tensor | None = None
-    """The real keys of each batch entry, [batch] int32; None where all are."""
+    """The real keys of each batch entry, [batch] int32; None where all are. Whether there are any is settled
+    with the case, what they are with a call (`of`)."""
     u: torch.Tensor | None = None
     """u(n), [entries] float32; None without momentum."""
     b: torch.Tensor | None = None
     """beta^n, [entries] float32."""
     gain: float = 1.0
     """gamma / (1 - beta)."""
+
+    def of(self, lengths: torch.Tensor | None) -> Plan:
+        """The plan with a call's own lengths, [batch], in place of the case's; None leaves those."""
+        return self if lengths is None else replace(self, lengths=lengths.to(torch.int32))
 
     @property
     def dot(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mtbench.backend import Kernel
+from mtbench.errors import BadInput
 from mtbench.frameworks import PeakMemory
 from mtbench.frameworks.layout import from_bhnd, to_bhnd
 from mtbench.inputs import Array, Inputs
@@ -43,11 +44,12 @@ class TorchKernel:
 
     def __init__(
         self,
-        function: Callable[[Any, Any, Any], Any],
+        function: Callable[..., Any],
         case: Case,
         layout: str,
         untimed: str | None,
         config: Mapping[str, Any],
+        lengths_at_call: bool,
     ) -> None:
         self.layout = layout
         self.untimed = untimed
@@ -55,6 +57,9 @@ class TorchKernel:
         self._function = function
         self._device = case.device
         self._backward = case.mode == "forward_backward"
+        self._lengths: tuple[torch.Tensor, ...] = ()
+        if lengths_at_call and case.lengths is not None:
+            self._lengths = (torch.tensor(case.lengths, dtype=torch.int32, device=case.device),)
         self._qkv: tuple[torch.Tensor, ...] = ()
         self._do: torch.Tensor | None = None
 
@@ -71,13 +76,19 @@ class TorchKernel:
     def __call__(self) -> tuple[torch.Tensor, ...]:
         if not self._backward:
             with torch.no_grad():
-                return (self._function(*self._qkv),)
-        o = self._function(*self._qkv)
+                return (self._function(*self._qkv, *self._lengths),)
+        o = self._function(*self._qkv, *self._lengths)
         return (o, *torch.autograd.grad(o, self._qkv, self._do))
 
-    def apply(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    def apply(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> Any:
         """See `Applicable.apply`."""
-        return self._function(q, k, v)
+        if lengths is None:
+            return self._function(q, k, v, *self._lengths)
+        if not self._lengths:
+            raise BadInput("a kernel of a case without lengths, or of fixed ones, takes none at its call")
+        return self._function(q, k, v, lengths)
 
     def wait(self, result: Any) -> None:
         """See `Kernel.wait`: on a CPU torch has computed by the time it returns."""
@@ -93,15 +104,17 @@ class TorchKernel:
 
 
 def kernel(
-    function: Callable[[Any, Any, Any], Any],
+    function: Callable[..., Any],
     case: Case,
     *,
     layout: str = "bhnd",
     untimed: str | None = None,
     config: Mapping[str, Any] | None = None,
+    lengths_at_call: bool = False,
 ) -> Kernel:
-    """See `Framework.kernel`."""
-    return TorchKernel(function, case, layout, untimed, dict(config or {}))
+    """See `Framework.kernel`. With `lengths_at_call` the function of a case with lengths is called as
+    ``function(q, k, v, lengths)``, [batch] int32 on the device: the case's, or those that a model gives."""
+    return TorchKernel(function, case, layout, untimed, dict(config or {}), lengths_at_call)
 
 
 def start(device: str, threads: int) -> None:

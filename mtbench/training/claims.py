@@ -43,7 +43,7 @@ class Judged:
 def judge(claim: Claim, run: TrainingRun, task: Task) -> Judged:
     """By the rule above."""
     measured = (
-        of_variant(run, claim.variant, claim.quantity)
+        of_variant(run, claim.variant, claim.quantity, task.measured(claim.quantity))
         if claim.against is None
         else against(run, claim.variant, claim.against, claim.quantity)
     )
@@ -80,7 +80,9 @@ def _untestable(claim: Claim, run: TrainingRun, task: Task) -> str:
     if common < LEAST_SEEDS:
         both = " in common" if len(sides) > 1 else ""
         return f"{common} finished seeds{both}, and at least {LEAST_SEEDS} are wanted"
-    if claim.quantity == "seconds_per_epoch" and run.header["plan"].get("parallel", 1) > 1:
+    measured = task.measured(claim.quantity)
+    timed = claim.quantity == "seconds_per_epoch" or (measured is not None and measured.timed)
+    if timed and run.header["plan"].get("parallel", 1) > 1:
         return f"{run.header['plan']['parallel']} trainings ran side by side, and shared the device"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,14 +27,26 @@ WITH_RESUME = ("--resume", "--time-limit")
 
 
 def train(
-    task: Annotated[str, typer.Option(help="What is learnt: copy.")] = "copy",
-    preset: Annotated[str, typer.Option(help="The task's sizes: paper, or short.")] = "paper",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What is learnt: copy, listops, text, pathfinder, translation, translation-refined, digits, "
+            "mnist, cifar10."
+        ),
+    ] = "copy",
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of a task's data, where it does not make its own.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="The task's sizes: paper, short, or others that a task has.")
+    ] = "paper",
     variant: Annotated[
         str | None,
         typer.Option(
             help="ATTENTION or ATTENTION+CONNECTION, several with commas. Attentions: softmax, linear, "
-            "momentum, momentum-released. Connections: momentum, momentum-released, adaptive, "
-            "adaptive-released. [default: the paper's five, and momentum-released]"
+            "momentum, momentum-released, linear-bare, momentum-bare. Connections: momentum, "
+            "momentum-released, adaptive, adaptive-released. [default: the task's, such as the paper's five "
+            "and momentum-released]"
         ),
     ] = None,
     attention: Annotated[
@@ -65,6 +78,10 @@ def train(
             "--capture/--no-capture", help="Whether a step is one CUDA graph. [default: on device cuda]"
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Fuse what is not attention by torch.compile."),
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
     parallel: Annotated[int, typer.Option(help="Trainings side by side on the device.", min=1)] = 1,
@@ -130,6 +147,7 @@ def train(
         asked = _asked(
             task,
             preset,
+            data=None if data is None else os.path.relpath(data),
             variants=(names(variant), names(attention), names(connection)),
             changes={
                 "epochs": epochs,
@@ -152,6 +170,7 @@ def train(
                 "device": device,
                 "precision": precision,
                 "capture": device == "cuda" if capture is None else capture,
+                "compiled": compiled,
             },
             threads=threads,
             parallel=parallel,
@@ -182,6 +201,7 @@ def _asked(
     task_name: str,
     preset_name: str,
     *,
+    data: str | None,
     variants: tuple[tuple[str, ...] | None, ...],
     changes: dict[str, int | float | None],
     momenta: dict[str, float | None],
@@ -196,16 +216,16 @@ def _asked(
     from mtbench.training.command import Asked, preset_of
     from mtbench.training.settings import Kernels
     from mtbench.training.tasks import load_task
-    from mtbench.training.variants import DEFAULT_VARIANTS, parse_variants, product
+    from mtbench.training.variants import parse_variants, product
 
-    found = load_task(task_name)
+    found = load_task(task_name).open(data)
     named, attentions, connections = variants
     if named and (attentions or connections):
         raise BadInput("--variant names both: leave out --attention and --connection")
     chosen = (
         product(attentions, connections)
         if attentions or connections
-        else parse_variants(named or DEFAULT_VARIANTS)
+        else parse_variants(named or found.variants)
     )
     device = str(kernels["device"])
     if device not in DEVICES:
@@ -213,6 +233,7 @@ def _asked(
     backends, forms = kernels["backends"], kernels["forms"]
     return Asked(
         task=found,
+        data=data,
         preset_name=preset_name,
         preset=preset_of(found, preset_name, **changes),
         momenta=replace(found.momenta, **{name: x for name, x in momenta.items() if x is not None}),
@@ -224,6 +245,7 @@ def _asked(
             device=device,
             precision=kernels["precision"],  # type: ignore[arg-type]
             capture=bool(kernels["capture"]),
+            compiled=bool(kernels["compiled"]),
             threads=threads or max(1, cpus() // parallel),
         ),
     )

@@ -15,7 +15,7 @@ from mtbench import __version__
 from mtbench.errors import BadInput, nearest
 from mtbench.measure.environment import cpus, device_problem, environment
 from mtbench.registry import load_backend
-from mtbench.spec import DEVICES, Case, Mode
+from mtbench.spec import DEVICES, Mode
 from mtbench.support import support_of
 from mtbench.sweep.code import fingerprints
 from mtbench.sweep.command import relative
@@ -25,7 +25,7 @@ from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import KIND, TrainingRun
 from mtbench.training.runner import Settings, TrainingRunner
 from mtbench.training.settings import Job, Kernels, Preset
-from mtbench.training.tasks import Task
+from mtbench.training.tasks import Task, load_task
 from mtbench.training.variants import Variant
 from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig, Momenta
@@ -52,6 +52,8 @@ class Asked:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     kernels: Kernels
+    data: str | None = None
+    """The folder of the task's data, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,30 +119,20 @@ def plan_jobs(asked: Asked) -> list[Job]:
                 schedule=asked.preset.schedule,
                 optimization=asked.preset.optimization,
                 kernels=asked.kernels,
+                data=asked.data,
             )
-            _check_kernels(job, causal=asked.task.causal)
+            _check_kernels(job, asked.task)
             jobs.append(job)
     return jobs
 
 
-def _check_kernels(job: Job, *, causal: bool) -> None:
+def _check_kernels(job: Job, task: Task) -> None:
     """Whether the backends say that they do what the job needs: asked of their declarations, no framework."""
-    size, kernels = job.model.size, job.kernels
-    spec = job.model.spec(causal=causal)
-    backend = model_backend(kernels.backend(spec.kind))
     modes: tuple[Mode, ...] = ("forward", "forward_backward")
-    for mode in modes:
-        case = Case(
-            spec=spec,
-            batch=job.schedule.batch,
-            heads=size.heads,
-            seq_len=job.schedule.seq_len,
-            head_dim=size.head_dim,
-            dtype=kernels.dtype,  # type: ignore[arg-type]
-            device=kernels.device,  # type: ignore[arg-type]
-            mode=mode,
-        )
-        model_form(backend, case, kernels.form(spec.kind))
+    for case in task.cases(job):
+        backend = model_backend(job.kernels.backend(case.spec.kind))
+        for mode in modes:
+            model_form(backend, case.replace(mode=mode), job.kernels.form(case.spec.kind))
 
 
 def run_training(
@@ -162,6 +154,7 @@ def run_training(
     """
     jobs = plan_jobs(asked)
     _check_device(asked.kernels)
+    shared = asked.task.shared(jobs[0])
     header = {
         "kind": KIND,
         "mtbench": __version__,
@@ -179,6 +172,7 @@ def run_training(
             "rows": [job.id for job in jobs],
             "jobs": [job.to_dict() for job in jobs],
         },
+        "data": dict(asked.task.fingerprints()),
         "environment": environment(threads=asked.kernels.threads, host=host),
         "code": _code(jobs),
         "workers": {},
@@ -187,6 +181,7 @@ def run_training(
     }
     with TrainingFolder.create(folder) as made:
         made.write_header(header)
+        made.share(shared)
         return _trained(made, header, time_limit_s)
 
 
@@ -202,6 +197,9 @@ def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outco
         jobs = [trained.job for trained in run]
         _check_device(jobs[0].kernels)
         header = dict(run.header)
+        task = load_task(jobs[0].task).open(jobs[0].data)
+        if dict(task.fingerprints()) != header.get("data", {}):
+            raise BadInput(f"the data of task {task.name} has changed since: put back what was there")
         now = {
             "environment": environment(threads=jobs[0].kernels.threads),
             "code": _code(jobs),

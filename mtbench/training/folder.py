@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
-from mtbench.locked_folder import LockedFolder
+from mtbench.locked_folder import LockedFolder, write_atomically
 from mtbench.training.results import SCHEMA_VERSION, EpochRow, TrainingRun, read_epochs
 
 __all__ = ["TrainingFolder"]
@@ -47,6 +50,21 @@ class TrainingFolder(LockedFolder):
         """
         self._write((json.dumps(row.to_line(), allow_nan=False) + "\n").encode())
 
+    @property
+    def shared(self) -> Path:
+        """The folder of what all trainings share; not there where they share nothing."""
+        return self.folder / "shared"
+
+    def share(self, files: Mapping[str, bytes]) -> None:
+        """Write what all trainings share.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        for name, data in files.items():
+            self.shared.mkdir(exist_ok=True)
+            write_atomically(self.shared / name, functools.partial(_write, data))
+
     def checkpoint(self, job: str) -> Path:
         """A job's checkpoint."""
         return self.folder / "checkpoints" / f"{job}.pt"
@@ -54,3 +72,7 @@ class TrainingFolder(LockedFolder):
     def log(self, job: str) -> Path:
         """What a job's process prints."""
         return self.folder / "logs" / f"{job}.log"
+
+
+def _write(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)

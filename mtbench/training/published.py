@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Claim", "Published", "Quantity"]
+__all__ = ["QUANTITIES", "Claim", "Published", "Quantity"]
 
-Quantity = Literal["loss", "metric", "seconds_per_epoch"]
+Quantity = str
+"""One of `QUANTITIES`, or the name of one of a task's scores."""
+QUANTITIES = ("loss", "metric", "seconds_per_epoch")
 """Of the last epoch on held-out data, the first two; seconds of training, without what is held out."""
 
 
@@ -36,5 +38,7 @@ class Published:
     values: Mapping[Quantity, Mapping[str, str]]
     """By variant, in the paper's own digits."""
     claims: tuple[Claim, ...]
+    images_per_s: Mapping[str, str] = field(default_factory=dict)
+    """How fast it generates, by variant, in the paper's own digits."""
     remark: str = ""
     """What to know of the numbers."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from mtbench.errors import BadInput
 from mtbench.results import json_float, read_float, read_header
+from mtbench.training.examined import Examined
+from mtbench.training.published import QUANTITIES, Quantity
 from mtbench.training.settings import Job
 
 __all__ = ["FINAL", "KIND", "SCHEMA_VERSION", "EpochRow", "Trained", "TrainingRun", "read_epochs"]
@@ -50,6 +52,12 @@ class EpochRow:
     held_out_loss: float | None = None
     """After the epoch, without dropout; None where it was not looked at."""
     held_out_metric: float | None = None
+    held_out_metric_error: float | None = None
+    """The standard error of that mean over the held-out data; None of fewer than two values."""
+    tokens: int | None = None
+    """Of the epoch's data, without padding; None where there is none."""
+    examined: Examined | None = None
+    """After the last epoch, where the task has more to find."""
 
     @property
     def total_s(self) -> float:
@@ -75,14 +83,17 @@ class EpochRow:
             "memory_method": self.memory_method,
             "held_out_loss": json_float(self.held_out_loss),
             "held_out_metric": json_float(self.held_out_metric),
+            "held_out_metric_error": json_float(self.held_out_metric_error),
+            "tokens": self.tokens,
+            "examined": None if self.examined is None else self.examined.to_dict(),
         }
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EpochRow:
         """The row that `to_line` wrote."""
         held_out = {
-            name: None if line[name] is None else read_float(line[name])
-            for name in ("held_out_loss", "held_out_metric")
+            name: None if line.get(name) is None else read_float(line[name])
+            for name in ("held_out_loss", "held_out_metric", "held_out_metric_error")
         }
         return cls(
             job=line["job"],
@@ -94,6 +105,8 @@ class EpochRow:
             captured=line["captured"],
             peak_memory_bytes=line["peak_memory_bytes"],
             memory_method=line["memory_method"],
+            tokens=line.get("tokens"),
+            examined=None if line.get("examined") is None else Examined.from_dict(line["examined"]),
             **held_out,
         )
 
@@ -128,6 +141,18 @@ class Trained:
         return self.epochs[-1].held_out_metric if self.finished else None
 
     @property
+    def examined(self) -> Examined | None:
+        """What its task found at the end."""
+        return self.epochs[-1].examined if self.finished else None
+
+    def value(self, quantity: Quantity) -> float | None:
+        """Of a claim's quantity."""
+        if quantity in QUANTITIES:
+            found: float | None = getattr(self, quantity)
+            return found
+        return None if self.examined is None else self.examined.scores.get(quantity)
+
+    @property
     def seconds_per_epoch(self) -> float | None:
         """The median over its epochs but the first, which compiles and captures; None of fewer than two."""
         later = [row.total_s for row in self.epochs[1:]]
@@ -135,10 +160,14 @@ class Trained:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Trained on, by `seconds_per_epoch`."""
-        seconds = self.seconds_per_epoch
+        """Trained on, padding left out: the median over its epochs but the first."""
         schedule = self.job.schedule
-        return None if not seconds else schedule.tokens * schedule.iterations / seconds
+        found = [
+            (schedule.tokens * schedule.iterations if row.tokens is None else row.tokens) / row.total_s
+            for row in self.epochs[1:]
+            if row.total_s
+        ]
+        return median(found) if found else None
 
     @property
     def peak_memory_bytes(self) -> int | None:

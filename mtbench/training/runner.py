@@ -13,6 +13,7 @@ from typing import Any
 
 from mtbench.results import read_float
 from mtbench.sweep.child import ChildProcess, Ended
+from mtbench.training.examined import Examined
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import FINAL, EpochRow, TrainingRun
 from mtbench.training.settings import Job
@@ -157,7 +158,10 @@ class TrainingRunner:
             {
                 "job": job.to_dict(),
                 "checkpoint": str(self._folder.checkpoint(job.id).resolve()),
+                "shared": str(self._folder.shared.resolve()),
                 "every_s": self._settings.every_s,
+                # Of a run the first to be heard of measures what the device reaches.
+                "rated": not self._header["workers"],
             }
         )
         timeout, told = START_TIMEOUT_S, False
@@ -182,14 +186,15 @@ class TrainingRunner:
                     hello = message["hello"]
                     process.stage = f"epoch {hello.pop('epochs_before') + 1}"
                     known["parameters"] = hello.pop("parameters")
-                    self._header["workers"][f"torch on {job.kernels.device}"] = hello
+                    name = f"torch on {job.kernels.device}"
+                    self._header["workers"][name] = self._header["workers"].get(name, {}) | hello
                     self._folder.write_header(self._header)
             else:
                 ended = message["ended"]
                 return ended["status"], ended["reason"]
 
     def _keep(self, job: Job, process: ChildProcess, said: dict[str, Any]) -> None:
-        evaluation = said["evaluation"] or {"loss": None, "metric": None}
+        evaluation = said["evaluation"] or {"loss": None, "metric": None, "metric_error": None}
         row = EpochRow(
             job=job.id,
             epoch=said["epoch"],
@@ -202,6 +207,9 @@ class TrainingRunner:
             memory_method=said["memory_method"],
             held_out_loss=evaluation["loss"],
             held_out_metric=evaluation["metric"],
+            held_out_metric_error=evaluation["metric_error"],
+            tokens=said["tokens"],
+            examined=None if said["examined"] is None else Examined.from_dict(said["examined"]),
         )
         process.stage = f"epoch {row.epoch + 2}"
         with self._lock:

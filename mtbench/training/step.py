@@ -21,15 +21,16 @@ import torch
 from torch import nn
 
 from mtbench.inputs import Array
+from mtbench.training.examined import Examined
 from mtbench.training.optimizer import clip_each, make_optimizer, set_lr
 from mtbench.training.settings import Job
-from mtbench.training.tasks import Task
+from mtbench.training.tasks import Data, Task, grouped
 
-__all__ = ["Epoch", "Stepper"]
+__all__ = ["Epoch", "Evaluation", "Stepper"]
 
 WARM_UP = 3
 """Steps that are run plainly before one is captured, and before each of those that follow a new learning
-rate: they are steps of the training like all others."""
+rate, of each shape of batch: they are steps of the training like all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,16 @@ class Epoch:
     """How many of them were replays of a CUDA graph."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What held-out data says."""
+
+    loss: float
+    metric: float
+    metric_error: float | None
+    """The standard error of the metric, over the values that the task gives (`Task.evaluated`)."""
+
+
 class Stepper:
     """The steps of one job."""
 
@@ -53,47 +64,59 @@ class Stepper:
         self.optimizer = make_optimizer(model, job.optimization, capturable=job.kernels.capture)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         count = job.schedule.iterations
-        self._at = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._done = torch.zeros(1, dtype=torch.long, device=self.device)
         self._loss, self._metric = (torch.zeros(count, device=self.device) for _ in range(2))
-        self._data: dict[str, torch.Tensor] = {}
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._groups: list[_Group] = []
+        self._order: list[_Group] = []
         self._captured_lr: float | None = None
         # Of its plain steps and of its graphs. What cuBLAS works in belongs to a stream: had a graph's
         # capture to make it, it would lie in that graph's memory, and outlive it.
         self._stream = torch.cuda.Stream() if job.kernels.capture else None
 
-    def load(self, data: Mapping[str, Array]) -> None:
+    def load(self, data: Data) -> None:
         """An epoch's data to the device, into the tensors of the epoch before: a captured step knows
         those."""
-        for name, array in data.items():
-            tensor = torch.from_numpy(array)
-            if name not in self._data:
-                self._data[name] = torch.empty_like(tensor, device=self.device)
-            self._data[name].copy_(tensor)
+        groups = grouped(data)
+        if not self._groups:
+            self._groups = [_Group(self.device) for _ in groups]
+        for group, arrays in zip(self._groups, groups, strict=True):
+            group.load(arrays)
+        # Each shape's steps evenly over the epoch.
+        turns = [
+            ((step + 0.5) / group.steps, at)
+            for at, group in enumerate(self._groups)
+            for step in range(group.steps)
+        ]
+        self._order = [self._groups[at] for _, at in sorted(turns)]
         self.rewind()
 
     def rewind(self) -> None:
         """To the first step of what is loaded."""
-        self._at.zero_()
+        self._done.zero_()
+        for group in self._groups:
+            group.at.zero_()
 
     def start(self, lr: float) -> _Clock:
         """Start all steps of the epoch that is loaded, at that learning rate; `finish` waits for them."""
         self.model.train()
         set_lr(self.optimizer, lr)
         if self._captured_lr != lr:
-            self._graph = None  # a graph holds the learning rate it was captured with
+            for group in self._groups:
+                group.forget()  # a graph holds the learning rate it was captured with
+            self._captured_lr = lr
         clock = _Clock(self.device)
-        for at in range(self.job.schedule.iterations):
-            if self.job.kernels.capture and at == WARM_UP and self._graph is None:
-                self._capture(lr)
+        for group in self._order:
+            if self.job.kernels.capture and group.plain == WARM_UP and group.graph is None:
+                self._capture(group)
             clock.begin()
-            if self._graph is not None:
-                self._graph.replay()
+            if group.graph is not None:
+                group.graph.replay()
                 clock.replays += 1
             elif self.job.kernels.capture:
-                self._aside()
+                self._aside(group)
+                group.plain += 1
             else:
-                self._step()
+                self._step(group)
             clock.end()
         return clock
 
@@ -103,19 +126,28 @@ class Stepper:
         loss, metric = self._loss.tolist(), self._metric.tolist()
         return Epoch(loss=loss, metric=metric, seconds=seconds, captured=clock.replays)
 
-    def evaluate(self, data: Mapping[str, Array]) -> tuple[float, float]:
-        """Mean loss and metric over the steps of the data, without dropout."""
+    def evaluate(self, data: Data) -> Evaluation:
+        """Mean loss and metric over all of the data, without dropout. A step's data is on the device at a
+        time."""
         self.model.eval()
-        total = torch.zeros(2, device=self.device, dtype=torch.float64)
-        steps = len(next(iter(data.values())))
+        found = []
         with torch.no_grad():
-            on_device = {name: torch.from_numpy(array).to(self.device) for name, array in data.items()}
-            for at in range(steps):
-                with self._precision():
-                    loss, metric = self.task.loss(self.model, {n: t[at] for n, t in on_device.items()})
-                total += torch.stack((loss, metric))
-        loss_mean, metric_mean = (total / steps).tolist()
-        return loss_mean, metric_mean
+            for arrays in grouped(data):
+                for at in range(len(next(iter(arrays.values())))):
+                    batch = {name: torch.from_numpy(x[at]).to(self.device) for name, x in arrays.items()}
+                    with self._precision():
+                        values = self.task.evaluated(self.model, batch)
+                    found.append(torch.stack([x.double() for x in values]))
+        loss, metric = torch.cat(found, 1)
+        count = len(metric)
+        error = (metric.std() / count**0.5).item() if count > 1 else None
+        return Evaluation(loss=loss.mean().item(), metric=metric.mean().item(), metric_error=error)
+
+    def examine(self) -> Examined | None:
+        """What the task finds of the model as it is, without dropout."""
+        self.model.eval()
+        with torch.no_grad(), self._precision():
+            return self.task.examined(self.model, self.job)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.job.kernels.precision != "bfloat16":
@@ -123,9 +155,9 @@ class Stepper:
         # Its cache of cast weights would hold tensors of another step's graph.
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
 
-    def _step(self) -> None:
+    def _step(self, group: _Group) -> None:
         """One step, whose every operation is the device's: no number of it is looked at here."""
-        batch = {name: tensor.index_select(0, self._at)[0] for name, tensor in self._data.items()}
+        batch = {name: tensor.index_select(0, group.at)[0] for name, tensor in group.data.items()}
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             loss, metric = self.task.loss(self.model, batch)
@@ -133,11 +165,12 @@ class Stepper:
         if self.job.optimization.clip is not None:
             clip_each(self._parameters, self.job.optimization.clip)
         self.optimizer.step()
-        self._loss.index_copy_(0, self._at, loss.detach().reshape(1).float())
-        self._metric.index_copy_(0, self._at, metric.detach().reshape(1).float())
-        self._at.add_(1)
+        self._loss.index_copy_(0, self._done, loss.detach().reshape(1).float())
+        self._metric.index_copy_(0, self._done, metric.detach().reshape(1).float())
+        self._done.add_(1)
+        group.at.add_(1)
 
-    def _aside(self) -> None:
+    def _aside(self, group: _Group) -> None:
         """A plain step on the stream that is to capture one, as that wants it."""
         stream = self._stream
         assert stream is not None  # noqa: S101  (only a job that captures comes here)
@@ -145,17 +178,42 @@ class Stepper:
         with torch.cuda.stream(stream), warnings.catch_warnings():
             # It is about to be captured.
             warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
-            self._step()
+            self._step(group)
         torch.cuda.current_stream().wait_stream(stream)
 
-    def _capture(self, lr: float) -> None:
+    def _capture(self, group: _Group) -> None:
         """Hold a step as a graph. Capturing runs nothing: parameters, counters and random numbers stay."""
-        self._graph = None
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
-            self._step()
-        self._graph, self._captured_lr = graph, lr
+            self._step(group)
+        group.graph = graph
+
+
+class _Group:
+    """The steps of one shape of batch: their data on the device, how many of it are done, and their graph."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.data: dict[str, torch.Tensor] = {}
+        self.steps = 0
+        self.at = torch.zeros(1, dtype=torch.long, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.plain = 0
+        """Plain steps since the learning rate last changed."""
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """See `Stepper.load`."""
+        for name, array in arrays.items():
+            tensor = torch.from_numpy(array)
+            if name not in self.data:
+                self.data[name] = torch.empty_like(tensor, device=self.device)
+            self.data[name].copy_(tensor)
+            self.steps = len(tensor)
+
+    def forget(self) -> None:
+        """Capture anew."""
+        self.graph, self.plain = None, 0
 
 
 class _Clock:

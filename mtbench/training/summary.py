@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mtbench.training.metric import Metric
 from mtbench.training.published import Quantity
-from mtbench.training.results import TrainingRun
+from mtbench.training.results import Trained, TrainingRun
 
-__all__ = ["CONFIDENCE", "Estimate", "against", "estimate", "of_variant", "values"]
+__all__ = ["CONFIDENCE", "Estimate", "against", "estimate", "of_variant", "over_held_out", "values"]
 
 CONFIDENCE = 0.95
 Scale = Literal["linear", "log"]
 SCALES: Mapping[Quantity, Scale] = {"loss": "log", "metric": "linear", "seconds_per_epoch": "log"}
-"""Losses and times are compared as ratios, so their means are geometric; a share of right answers is not."""
+"""Losses and times are compared as ratios, so their means are geometric; a metric's is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +54,32 @@ def estimate(found: Sequence[float], scale: Scale) -> Estimate | None:
 
 def values(run: TrainingRun, variant: str, quantity: Quantity) -> dict[int, float]:
     """A variant's quantity by seed, of the trainings that got to their end."""
-    found = {t.job.seed: getattr(t, quantity) for t in run.of(variant) if t.finished}
+    found = {t.job.seed: t.value(quantity) for t in run.of(variant) if t.finished}
     return {seed: x for seed, x in found.items() if x is not None}
 
 
-def of_variant(run: TrainingRun, variant: str, quantity: Quantity) -> Estimate | None:
-    """A variant's mean over its seeds. The interval of a share ends at 0 and at 1."""
-    found = estimate(list(values(run, variant, quantity).values()), SCALES[quantity])
-    if quantity != "metric" or found is None or found.low is None or found.high is None:
+def of_variant(
+    run: TrainingRun, variant: str, quantity: Quantity, metric: Metric | None = None
+) -> Estimate | None:
+    """A variant's mean over its seeds. The interval of a quantity of which the metric is given ends where its
+    values do."""
+    found = estimate(list(values(run, variant, quantity).values()), SCALES.get(quantity, "linear"))
+    if metric is None or found is None or found.low is None or found.high is None:
         return found
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    return replace(found, low=max(metric.least, found.low), high=min(metric.most, found.high))
+
+
+def over_held_out(trained: Trained) -> Estimate | None:
+    """The metric of one training with the 95% interval that its held-out data leaves: what other data of the
+    kind would give this very model. None where its values' spread is not known."""
+    if not trained.finished or trained.metric is None:
+        return None
+    last = trained.epochs[-1]
+    if last.held_out_metric_error is None:
+        return None
+    reach = 1.96 * last.held_out_metric_error
+    value = trained.metric
+    return Estimate(value=value, low=value - reach, high=value + reach, seeds=1)
 
 
 def against(run: TrainingRun, variant: str, other: str, quantity: Quantity) -> Estimate | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from mtbench.spec import AttentionSpec
 from mtbench.training.checkpoint import load_checkpoint, save_checkpoint
 from mtbench.training.settings import Job, Kernels
 from mtbench.training.step import Stepper
-from mtbench.training.tasks import load_task
+from mtbench.training.tasks import grouped, load_task
 from mtbench.transformer.attention import BackendAttention
+from mtbench.transformer.fused import compile_parts
 
 __all__ = ["Trainer", "attention_by"]
 
@@ -35,7 +37,7 @@ def attention_by(kernels: Kernels) -> Any:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        lengths: Sequence[int] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if spec.kind not in made:
             made[spec.kind] = BackendAttention(kernels.backend(spec.kind), kernels.form(spec.kind))
@@ -48,7 +50,13 @@ class Trainer:
     """A job, where its checkpoint left it."""
 
     def __init__(
-        self, job: Job, checkpoint: Path, *, every_s: float, kept: Callable[[], object] = lambda: None
+        self,
+        job: Job,
+        checkpoint: Path,
+        *,
+        every_s: float,
+        kept: Callable[[], object] = lambda: None,
+        shared: Path | None = None,
     ) -> None:
         """At its beginning, or where the checkpoint is.
 
@@ -56,19 +64,24 @@ class Trainer:
             job: what is trained.
             checkpoint: the file.
             every_s: the least seconds between two checkpoints but the last.
+            shared: the folder of what all trainings of the run share, where there is one.
             kept: returns when all that `run` said so far is on the disk. A checkpoint never is further.
 
         Raises:
             BadInput: a checkpoint that is not this job's.
         """
         self.job, self._file, self._every_s, self._kept = job, checkpoint, every_s, kept
-        self._task = load_task(job.task)
+        self._task = load_task(job.task).open(job.data)
+        if shared is not None:
+            self._task = self._task.given(shared)
         if job.kernels.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         # The same beginning for every variant of a seed: its parameters have the same shapes.
         torch.manual_seed(job.seed)
         self._peak = RunningPeak(job.kernels.device)
         model = self._task.model(job.model, attention_by(job.kernels)).to(job.kernels.device)
+        if job.kernels.compiled:
+            compile_parts(model)
         self._stepper = Stepper(job, self._task, model)
         self.epoch = load_checkpoint(checkpoint, job=job.id, model=model, optimizer=self._stepper.optimizer)
         """How many are done."""
@@ -91,14 +104,17 @@ class Trainer:
         while self.epoch < schedule.epochs:
             lr = self.job.optimization.lr_at(self.epoch)
             self._stepper.load(data)
+            tokens = self._task.tokens(grouped(data))
             clock = self._stepper.start(lr)
             if self.epoch + 1 < schedule.epochs:
                 data = self._batches(self.epoch + 1)  # on the host, while a GPU is busy with the steps
             steps = self._stepper.finish(clock)
             evaluation = None
             if schedule.evaluates(self.epoch):
-                loss, metric = self._stepper.evaluate(self._held_out)
-                evaluation = {"loss": loss, "metric": metric}
+                evaluation = asdict(self._stepper.evaluate(self._held_out))
+            examined = None
+            if self.epoch + 1 == schedule.epochs and math.isfinite(steps.loss[-1]):
+                examined = self._stepper.examine()
             peak = self._peak.read()
             self.epoch += 1
             yield {
@@ -111,6 +127,8 @@ class Trainer:
                 "peak_memory_bytes": peak.bytes,
                 "memory_method": peak.method,
                 "evaluation": evaluation,
+                "tokens": tokens,
+                "examined": None if examined is None else examined.to_dict(),
             }
             if not math.isfinite(steps.loss[-1]):
                 return

@@ -46,6 +46,7 @@ class Variant:
     def label(self) -> str:
         """As a reader is told: ``momentum + adaptive connection``."""
         attention = self.attention.replace("-released", " (released code)")
+        attention = attention.replace("-bare", " without normaliser")
         if self.connection == "none":
             return attention
         kind = self.connection.replace("-released", "")

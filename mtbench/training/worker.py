@@ -9,6 +9,7 @@ import faulthandler
 import math
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,17 @@ def main(handle: int) -> None:
         framework = load_framework("torch")
         framework.start(job.kernels.device, job.kernels.threads)
         try:
-            _train(channel, job, Path(order["checkpoint"]), order["every_s"], framework)
+            _train(
+                *(
+                    channel,
+                    job,
+                    Path(order["checkpoint"]),
+                    Path(order["shared"]),
+                    order["every_s"],
+                    framework,
+                ),
+                rated=order["rated"],
+            )
         except Exception as error:  # noqa: BLE001  (whatever a kernel raises is how the job ended)
             traceback.print_exc()
             status = "oom" if framework.is_out_of_memory(error) else "error"
@@ -67,7 +78,16 @@ class _Runner:
         return answer
 
 
-def _train(channel: Channel, job: Job, checkpoint: Path, every_s: float, framework: Any) -> None:
+def _train(
+    channel: Channel,
+    job: Job,
+    checkpoint: Path,
+    shared: Path,
+    every_s: float,
+    framework: Any,
+    *,
+    rated: bool,
+) -> None:
     from mtbench.training.trainer import Trainer
 
     device = job.kernels.device
@@ -75,10 +95,15 @@ def _train(channel: Channel, job: Job, checkpoint: Path, every_s: float, framewo
     if problem:
         channel.send({"ended": {"status": "error", "reason": problem}})
         return
+    reached: Mapping[str, Any] = {}
+    if device == "cuda" and rated:
+        from mtbench.frameworks.torch_rates import rates
+
+        reached = rates((job.kernels.dtype,))
     runner = _Runner(channel)
-    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept)
+    trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept, shared=shared)
     hello = {"parameters": trainer.parameters, "epochs_before": trainer.epoch}
-    channel.send({"hello": framework.environment(device) | hello})
+    channel.send({"hello": framework.environment(device) | reached | hello})
     for row in trainer.run():
         channel.send({"row": row})
         if not math.isfinite(row["loss"][-1]):

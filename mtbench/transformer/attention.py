@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mtbench.backend import Applicable
 from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec, Case
 from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig
-from mtbench.transformer.plain import key_weight
+from mtbench.transformer.plain import denominator, key_weight
 
 __all__ = ["Attend", "BackendAttention", "MultiHeadAttention"]
 
 Attend = Callable[..., torch.Tensor]
 """``(spec, q, k, v, lengths) -> o``: q is [batch, seq_len, heads, head_dim], k and v have kv_len positions,
-and o is [batch, seq_len, heads, value_dim]; lengths are each sequence's real keys, or None. `plain_attention`
-is one."""
+and o is [batch, seq_len, heads, value_dim]; lengths are each sequence's real keys, [batch] integers on the
+device, or None. `plain_attention` is one."""
 
 MOST_KERNELS = 256
-"""Cases whose kernels are kept. Lengths are part of a case: a data set of many would fill the memory."""
+"""Shapes whose kernels are kept: a decoder that grows by a token has many."""
 
 
 class BackendAttention:
@@ -46,16 +47,15 @@ class BackendAttention:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        lengths: Sequence[int] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """See `Attend`.
+        """See `Attend`. Lengths are read on the device, at every call: a kernel does for all of them.
 
         Raises:
             BadInput: the backend does not do this case; the message has its declared reason.
         """
         backward = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        lengths = None if lengths is None else tuple(lengths)
-        key = (spec, q.shape, k.shape, v.shape, q.dtype, q.device.type, lengths, backward)
+        key = (spec, q.shape, k.shape, v.shape, q.dtype, q.device.type, lengths is not None, backward)
         kernel = self._kernels.get(key)
         if kernel is None:
             kernel = self._kernels[key] = self._build(*key)
@@ -65,7 +65,8 @@ class BackendAttention:
         back = tuple(kernel.layout.index(axis) for axis in "bnhd")
         # The backend's own arithmetic, whatever surrounds it.
         with torch.autocast(q.device.type, enabled=False):
-            o: torch.Tensor = kernel.apply(q.permute(order), k.permute(order), v.permute(order))
+            given = () if lengths is None else (lengths,)
+            o: torch.Tensor = kernel.apply(q.permute(order), k.permute(order), v.permute(order), *given)
         return o.permute(back)
 
     def _build(
@@ -76,7 +77,7 @@ class BackendAttention:
         v: Sequence[int],
         dtype: torch.dtype,
         device: str,
-        lengths: tuple[int, ...] | None,
+        padded: bool,
         backward: bool,
     ) -> Applicable:
         """The kernel of tensors of these shapes, [batch, positions, heads, dim]."""
@@ -86,7 +87,7 @@ class BackendAttention:
             heads=q[2],
             seq_len=q[1],
             kv_len=k[1],
-            lengths=lengths,
+            lengths=(k[1],) * q[0] if padded else None,
             head_dim=q[3],
             value_dim=v[3],
             kv_heads=k[2],
@@ -106,7 +107,7 @@ class MultiHeadAttention(nn.Module):
     """Queries of one sequence on the keys and values of another, or of its own.
 
     ``momentum-released`` weights the values by eq 14's ``gamma (1 - beta^(N-j+1)) / (1 - beta)`` and is
-    linear attention of those.
+    linear attention of those. The bare attentions are the others times their denominators (`denominator`).
     """
 
     def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool) -> None:
@@ -121,38 +122,62 @@ class MultiHeadAttention(nn.Module):
         self.spec = config.spec(causal=causal)
         """What is computed between the projections, over positions side by side."""
         self.momentum_spec = config.spec(causal=False)
-        self.weighted = config.weighted(causal=causal)
+        self.weighted, self.bare = config.weighted(causal=causal), config.bare
         self._attend = attend
         self._weights: dict[Any, torch.Tensor] = {}
 
     def forward(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, lengths: Sequence[int] | None = None
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
         """[batch, seq_len, d_model], of x of that shape.
 
         Args:
             x: where queries come from.
             memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
-            lengths: the real keys of each batch entry.
+            lengths: the real keys of each batch entry, [batch]; None is all of them.
         """
-        source = x if memory is None else memory
-        q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+        q, k, v = self.together(x) if memory is None else self.projected(x, memory)
+        return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
+
+    def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
+        return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+
+    def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`projected` of one sequence by one product: x is read once, and its gradient is one sum."""
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
+        return self.split(q), self.split(k), self.split(v)
+
+    def mixed(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The attention itself, between the projections: [batch, seq_len, heads x dim]."""
         if self.weighted:
             v = v * self.position_weight(v, lengths)
-        return self.out(self._attend(self.spec, q, k, v, lengths).flatten(2))  # type: ignore[no-any-return]
+        # Padding lies behind all that is real, where a causal query does not look.
+        o = self._attend(self.spec, q, k, v, None if self.causal else lengths)
+        if self.bare:
+            o = (o * denominator(self.spec, q, k, lengths)).to(o.dtype)
+        return o.flatten(2)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""
         return x.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
 
-    def position_weight(self, v: torch.Tensor, lengths: Sequence[int] | None) -> torch.Tensor:
-        """Eq 14's weight of each position, [batch or 1, positions, 1, 1]. Kept: a captured step copies
-        nothing from the host."""
-        key = (v.shape[1], v.dtype, v.device, None if lengths is None else tuple(lengths))
+    def position_weight(self, v: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """Eq 14's weight of each position, [batch or 1, positions, 1, 1]; what it says of padding means
+        nothing. By distance from the end it is kept: a captured step copies nothing from the host."""
+        n, key = v.shape[1], (v.shape[1], v.dtype, v.device)
         if key not in self._weights:
             if len(self._weights) >= MOST_KERNELS:
                 self._weights.clear()
-            last = torch.tensor([v.shape[1]] if lengths is None else list(lengths))[:, None]
-            weight = key_weight(self.momentum_spec, last - 1 - torch.arange(v.shape[1]))
-            self._weights[key] = weight.to(device=v.device, dtype=v.dtype)[:, :, None, None]
-        return self._weights[key]
+            weight = key_weight(self.momentum_spec, torch.arange(n))
+            self._weights[key] = weight.to(device=v.device, dtype=v.dtype)
+        by_distance = self._weights[key]
+        if lengths is None:
+            return by_distance.flip(0)[None, :, None, None]
+        from_end = (lengths[:, None] - 1 - torch.arange(n, device=v.device)).clamp(min=0)
+        return by_distance[from_end][:, :, None, None]

@@ -29,9 +29,15 @@ def model_form(backend: Backend, case: Case, form: str | None = None) -> str:
     """The form that a model's case is computed in: the one asked for, or the backend's first that does it.
 
     Raises:
-        BadInput: none does, or what is asked for leaves out part of the work; the message has the reason.
+        BadInput: none does, it takes no lengths at a call where the case has some, or what is asked for
+            leaves out part of the work; the message has the reason.
     """
     found = form_for(backend, case, form)
+    if case.lengths is not None and not getattr(backend, "lengths_at_call", False):
+        raise BadInput(
+            f"backend {backend.name!r} settles lengths when a kernel is built (no lengths_at_call), and a "
+            "model's batches each have their own: torch-eager, torch-compile and triton take them at a call"
+        )
     if less := partial_of(backend, case, found):
         raise BadInput(f"backend {backend.name!r}, form {found}: it is {less}, so no model can use it")
     return found

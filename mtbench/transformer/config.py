@@ -17,8 +17,12 @@ ATTENTION_KINDS: Mapping[str, str] = {
     "linear": "linear attention (eq 8)",
     "momentum": "momentum attention (eq 12, 13)",
     "momentum-released": "the released code's momentum attention: the weights of eq 14 under a causal mask",
+    "linear-bare": "linear attention without normaliser, q and k scaled by N^-1/4: the released LRA code",
+    "momentum-bare": "momentum attention in the same way (eq 12 to 14 without the division)",
 }
 """By name. Where it is not causal ``momentum-released`` is ``momentum``: eq 14 for both."""
+BARE = "-bare"
+"""How the name of an attention without normaliser ends."""
 
 CONNECTION_KINDS: Mapping[str, str] = {
     "none": "the plain residual connection",
@@ -113,9 +117,11 @@ class ModelConfig:
                 raise BadInput(f"unknown {what} {value!r}: {nearest(value, known)}")
 
     def spec(self, *, causal: bool) -> AttentionSpec:
-        """What the model's attention computes, but for the weights that ``momentum-released`` adds.
+        """What the model's attention computes, but for the weights that ``momentum-released`` adds, and the
+        denominators that the bare ones take back.
 
-        That one is linear attention of values which are weighted before: any backend computes it.
+        So any backend computes them: linear attention of values which are weighted before, and attention
+        that is multiplied by its denominator after.
 
         >>> ModelConfig(size=ModelSize(vocabulary=2, max_len=8), attention="momentum-released").spec(
         ...     causal=True
@@ -124,12 +130,17 @@ class ModelConfig:
         """
         if self.weighted(causal=causal):
             return AttentionSpec(kind="linear", causal=True)
-        kind: Any = "momentum" if self.attention == "momentum-released" else self.attention
+        kind: Any = self.attention.removesuffix("-released").removesuffix(BARE)
         return AttentionSpec(kind=kind, causal=causal, beta=self.momenta.beta, gamma=self.momenta.gamma)
 
     def weighted(self, *, causal: bool) -> bool:
         """Whether values are weighted by eq 14 before the attention."""
         return self.attention == "momentum-released" and causal
+
+    @property
+    def bare(self) -> bool:
+        """Whether its attention has no normaliser."""
+        return self.attention.endswith(BARE)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; `from_dict` reads it back."""

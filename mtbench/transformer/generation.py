@@ -14,8 +14,6 @@ torch.Size([1, 7])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from mtbench.errors import BadInput
@@ -25,7 +23,7 @@ from mtbench.transformer.layers import CrossLayer
 from mtbench.transformer.model import EncoderDecoder, Transformer
 from mtbench.transformer.recurrent import Memory, past
 
-__all__ = ["Decoding", "generate"]
+__all__ = ["Decoding", "generate", "translate"]
 
 
 class Decoding:
@@ -35,24 +33,28 @@ class Decoding:
         self,
         model: Transformer | EncoderDecoder,
         source: torch.Tensor | None = None,
-        source_lengths: Sequence[int] | None = None,
+        source_lengths: torch.Tensor | None = None,
     ) -> None:
         """At the first token.
 
         Args:
             model: a causal `Transformer`, or an `EncoderDecoder`.
             source: what an encoder reads, [batch, source_len]; of an `EncoderDecoder` alone.
-            source_lengths: its real symbols.
+            source_lengths: how many of its symbols are real, [batch].
 
         Raises:
-            BadInput: an encoder, which sees all tokens at once, or a source where there is no encoder, or
-            none
-                where there is one.
+            BadInput: an encoder, which sees all tokens at once; attention without normaliser; or a source
+                where there is no encoder, or none where there is one.
         """
         if isinstance(model, Transformer) and not model.causal:
             raise BadInput("an encoder sees all tokens at once: generate with a causal model")
         if isinstance(model, EncoderDecoder) != (source is not None):
             raise BadInput("a source goes with an encoder-decoder, and an encoder-decoder with a source")
+        if model.config.bare:
+            raise BadInput(
+                f"{model.config.attention}: attention without normaliser is written for whole sequences, and "
+                "not for one token at a time"
+            )
         self.model = model.eval()
         self.position = 0
         self.pasts = [past(_recurrent_spec(layer.attention)) for layer in model.layers]
@@ -99,7 +101,7 @@ def generate(
     prompt: torch.Tensor,
     count: int,
     source: torch.Tensor | None = None,
-    source_lengths: Sequence[int] | None = None,
+    source_lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The prompt [batch, n], n >= 1, and the `count` symbols that follow it, each the likeliest: [batch, n +
     count].
@@ -119,3 +121,43 @@ def generate(
         if at + 1 >= prompt.shape[1]:
             tokens.append(logits.argmax(-1))
     return torch.stack(tokens, 1)
+
+
+LOOKS = 8
+"""Tokens between two looks at whether all sentences have ended: each waits for the device."""
+
+
+@torch.no_grad()
+def translate(
+    model: EncoderDecoder,
+    source: torch.Tensor,
+    source_lengths: torch.Tensor,
+    *,
+    begin: int,
+    end: int,
+    most: int,
+) -> torch.Tensor:
+    """The likeliest symbol after the likeliest, until each sentence has said `end`, or for `most` symbols.
+
+    Args:
+        model: what translates.
+        source: [batch, source_len] symbols.
+        source_lengths: how many of them are real, [batch].
+        begin: what every target begins with, which is not in what is returned.
+        end: what it ends with.
+        most: symbols of a target at most.
+
+    Returns:
+        [batch, n] symbols, n <= most; `end` from where a sentence ends on.
+    """
+    decoding = Decoding(model, source, source_lengths)
+    token = torch.full((len(source),), begin, dtype=torch.long, device=source.device)
+    ended = torch.zeros_like(token, dtype=torch.bool)
+    said = []
+    for at in range(most):
+        token = decoding.step(token).argmax(-1).masked_fill(ended, end)
+        ended = ended | (token == end)
+        said.append(token)
+        if at % LOOKS == LOOKS - 1 and bool(ended.all()):
+            break
+    return torch.stack(said, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -42,10 +40,15 @@ class Layer(nn.Module):
         self.connection = connection(config)
 
     def forward(
-        self, x: torch.Tensor, state: State, lengths: Sequence[int] | None = None
+        self, x: torch.Tensor, state: State, lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, State]:
         """The layer's output, [batch, seq_len, d_model], and its connection's state."""
-        y, state = self.attended(x, self.attention(x, lengths=lengths), state)
+        q, k, v = self.attention.together(x)
+        return self.finished(x, self.attention.mixed(q, k, v, lengths), state)
+
+    def finished(self, x: torch.Tensor, mixed: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """All that follows `MultiHeadAttention.mixed`."""
+        y, state = self.attended(x, self.attention.out(mixed), state)
         return self.fed(y), state
 
     def attended(self, x: torch.Tensor, attention: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
@@ -59,11 +62,11 @@ class Layer(nn.Module):
 
 
 class CrossLayer(Layer):
-    """A layer that also attends to another sequence, behind its causal self-attention, over a plain residual:
-    the momentum connection is the self-attention's alone."""
+    """A layer that also attends to another sequence, behind its self-attention, over a plain residual: the
+    momentum connection is the self-attention's alone."""
 
-    def __init__(self, config: ModelConfig, attend: Attend) -> None:
-        super().__init__(config, attend, causal=True)
+    def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool = True) -> None:
+        super().__init__(config, attend, causal=causal)
         self.cross = MultiHeadAttention(config, attend, causal=False)
         self.norm_cross = nn.LayerNorm(config.size.d_model)
 
@@ -72,10 +75,11 @@ class CrossLayer(Layer):
         x: torch.Tensor,
         state: State,
         memory: torch.Tensor,
-        memory_lengths: Sequence[int] | None = None,
+        memory_lengths: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, State]:
         """As `Layer.forward`; memory is [batch, kv_len, d_model]."""
-        y, state = self.attended(x, self.attention(x), state)
+        y, state = self.attended(x, self.attention(x, lengths=lengths), state)
         return self.fed(self.crossed(y, self.cross(y, memory, memory_lengths))), state
 
     def crossed(self, y: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

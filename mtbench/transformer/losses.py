@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-__all__ = ["counted_cross_entropy"]
+__all__ = ["classified", "counted_cross_entropy", "each_cross_entropy"]
 
 
 def counted_cross_entropy(
@@ -25,3 +25,30 @@ def counted_cross_entropy(
     with torch.no_grad():
         right = (logits.argmax(-1) == targets).flatten() * weights
     return (each * weights).sum() / total, right.sum() / total
+
+
+def each_cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each position, [batch, seq_len]: the cross-entropy, 1.0 where the likeliest symbol is right, and 1.0
+    where the position is real; all are 0 where it is padding.
+
+    Args:
+        logits: [batch, seq_len, vocabulary].
+        targets: the right symbols, [batch, seq_len].
+        lengths: how many of them are real, [batch].
+    """
+    right = targets.long()
+    real = (torch.arange(targets.shape[1], device=targets.device) < lengths[:, None]).float()
+    flat = functional.cross_entropy(logits.flatten(0, 1).float(), right.flatten(), reduction="none")
+    with torch.no_grad():
+        hits = (logits.argmax(-1) == right).float() * real
+    return flat.view_as(right) * real, hits, real
+
+
+def classified(logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each sequence, [batch]: the cross-entropy of logits [batch, classes] and the right class [batch],
+    and 1.0 where the likeliest is right."""
+    wide = logits.float()
+    loss = functional.cross_entropy(wide, classes, reduction="none")
+    return loss, (wide.argmax(-1) == classes).float()

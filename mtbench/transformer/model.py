@@ -24,7 +24,7 @@ from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.layers import CrossLayer, Layer
 
-__all__ = ["Embedding", "EncoderDecoder", "Transformer", "sinusoids"]
+__all__ = ["Embedding", "EncoderDecoder", "Transformer", "shifted", "sinusoids"]
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -32,6 +32,12 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angle = torch.arange(positions)[:, None] * rate
     return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)[:, :width]
+
+
+def shifted(target: torch.Tensor, begin: int) -> torch.Tensor:
+    """What a decoder sees before each symbol of the target, [batch, target_len]: `begin`, and the target but
+    its last."""
+    return nn.functional.pad(target[:, :-1], (1, 0), value=begin)
 
 
 class Embedding(nn.Module):
@@ -57,7 +63,10 @@ class Embedding(nn.Module):
 class Transformer(nn.Module):
     """Symbols in, a logit for each symbol at each position out. Causal it is a decoder, else an encoder."""
 
-    def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, attend: Attend, *, causal: bool, outputs: int | None = None
+    ) -> None:
+        """`outputs` is how many numbers it says of each position: by default a logit for each symbol."""
         super().__init__()
         size = config.size
         self.config, self.causal = config, causal
@@ -65,14 +74,14 @@ class Transformer(nn.Module):
         layers = nn.ModuleList(Layer(config, attend, causal=causal) for _ in range(size.layers))
         self.layers = cast("Sequence[Layer]", layers)
         self.norm = nn.LayerNorm(size.d_model)
-        self.head = nn.Linear(size.d_model, size.vocabulary)
+        self.head = nn.Linear(size.d_model, outputs or size.vocabulary)
 
-    def forward(self, tokens: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
-        """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths are the real ones of each
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths [batch] are the real ones of each
         entry."""
         return self.head(self.encoded(tokens, lengths))  # type: ignore[no-any-return]
 
-    def encoded(self, tokens: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
+    def encoded(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """What the head sees: [batch, seq_len, d_model]."""
         x = self.embedding(tokens)
         state = self.layers[0].connection.start(x)
@@ -100,13 +109,17 @@ class EncoderDecoder(nn.Module):
         self.head = nn.Linear(size.d_model, size.vocabulary)
 
     def forward(
-        self, source: torch.Tensor, target: torch.Tensor, source_lengths: Sequence[int] | None = None
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        source_lengths: torch.Tensor | None = None,
+        target_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[batch, target_len, vocabulary] of source [batch, source_len] and target [batch, target_len]
-        symbols."""
+        symbols, of which so many are real, [batch]."""
         memory = self.encoder.encoded(source, source_lengths)
         x = self.embedding(target)
         state = self.layers[0].connection.start(x)
         for layer in self.layers:
-            x, state = layer(x, state, memory, source_lengths)
+            x, state = layer(x, state, memory, source_lengths, target_lengths)
         return self.head(self.norm(x))  # type: ignore[no-any-return]

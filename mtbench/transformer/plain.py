@@ -7,13 +7,12 @@ right. Layouts here are a model's: q, k and v are [batch, positions, heads, dim]
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
 from mtbench.spec import AttentionSpec
 
-__all__ = ["key_weight", "phi", "plain_attention", "real_keys"]
+__all__ = ["denominator", "key_weight", "phi", "plain_attention", "real_keys"]
 
 
 def phi(x: torch.Tensor) -> torch.Tensor:
@@ -29,11 +28,33 @@ def key_weight(spec: AttentionSpec, distance: torch.Tensor) -> torch.Tensor:
     return torch.where(n >= 0, weight, 0.0)
 
 
-def real_keys(lengths: Sequence[int] | None, kv_len: int, device: torch.device) -> torch.Tensor | None:
+def real_keys(lengths: torch.Tensor | None, kv_len: int) -> torch.Tensor | None:
     """[batch, kv_len], true where a key is no padding; None where all are real."""
     if lengths is None:
         return None
-    return torch.arange(kv_len, device=device) < torch.tensor(tuple(lengths), device=device)[:, None]
+    return torch.arange(kv_len, device=lengths.device) < lengths[:, None]
+
+
+def denominator(
+    spec: AttentionSpec, q: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """What linear and momentum attention divide by, ``phi(q_i) . z_i + eps``, over sqrt(N): so much times
+    them is attention without normaliser of maps that are scaled by N^-1/4 each.
+
+    N is each sequence's own length, so that padding changes nothing; the released code, which has a fixed
+    length of padded sequences, takes that. In float32 at the least: [batch, seq_len, heads, 1] of q [batch,
+    seq_len, heads, head_dim] and k [batch, kv_len, heads, head_dim].
+    """
+    wide = q.dtype if q.dtype == torch.float64 else torch.float32
+    fq, fk = phi(q.to(wide)), phi(k.to(wide))
+    real = real_keys(lengths, k.shape[1])
+    if real is not None:
+        fk = torch.where(real[:, :, None, None], fk, 0.0)
+    z = fk.cumsum(1) if spec.causal else fk.sum(1, keepdim=True)
+    total = (fq * z).sum(-1, keepdim=True) + spec.eps
+    if lengths is None:
+        return total * math.sqrt(1 / k.shape[1])
+    return total * lengths.to(wide).rsqrt()[:, None, None, None]
 
 
 def plain_attention(
@@ -41,7 +62,7 @@ def plain_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    lengths: Sequence[int] | None = None,
+    lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Eq 1, 8, 13 or 14.
 
@@ -50,7 +71,7 @@ def plain_attention(
         q: [batch, seq_len, heads, head_dim].
         k: [batch, kv_len, heads, head_dim].
         v: [batch, kv_len, heads, value_dim].
-        lengths: the real keys of each batch entry; None is all of them.
+        lengths: the real keys of each batch entry, [batch] integers; None is all of them.
 
     Returns:
         [batch, seq_len, heads, value_dim], in the dtype of v.
@@ -60,7 +81,7 @@ def plain_attention(
     seen = torch.ones(1, 1, m, dtype=torch.bool, device=q.device)
     if spec.causal:
         seen = (torch.arange(n, device=q.device)[:, None] >= positions)[None]
-    real = real_keys(lengths, m, q.device)
+    real = real_keys(lengths, m)
     if real is not None:
         seen = seen & real[:, None, :]
     if spec.kind == "softmax":

@@ -7,7 +7,6 @@ attention needs all keys and values. q, k and v of a token are [batch, heads, di
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 
@@ -24,61 +23,110 @@ class Past(ABC):
     def step(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Take a token in, and return its output, [batch, heads, value_dim]."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Before the first token again."""
+
     @property
     @abstractmethod
     def numbers(self) -> int:
-        """How many numbers it holds."""
+        """How many numbers the tokens so far left in it."""
+
+    @property
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """The memory of its tensors."""
 
 
 class Summed(Past):
-    """Eq 8 and 12 as they stand: S, P (with momentum) and z."""
+    """Eq 8 and 12 as they stand: S, P (with momentum) and z. Half precision is added up in float32."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
-        self._sums: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._s: torch.Tensor | None = None
+        self._p: torch.Tensor | None = None
+        self._z: torch.Tensor | None = None
 
     def step(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See `Past.step`."""
-        spec, fq, fk = self.spec, phi(q), phi(k)
-        added = fk[..., :, None] * v[..., None, :]  # [batch, heads, head_dim, value_dim]
-        if self._sums is None:
-            zero = torch.zeros_like(added)
-            self._sums = zero, zero, torch.zeros_like(fk)
-        s, p, z = self._sums
-        if spec.kind == "momentum":
-            p = spec.beta * p + added
-            s = s + spec.gamma * p
+        spec, fq, fk, values = self.spec, phi(_wide(q)), phi(_wide(k)), _wide(v)
+        added = fk[..., :, None] * values[..., None, :]  # [batch, heads, head_dim, value_dim]
+        if self._s is None or self._z is None:
+            self._s, self._z = torch.zeros_like(added), torch.zeros_like(fk)
+            self._p = torch.zeros_like(added) if spec.kind == "momentum" else None
+        if self._p is None:
+            self._s += added
         else:
-            s = s + added
-        z = z + fk
-        self._sums = s, p, z
-        return _read(fq, s, z, spec.eps)
+            self._p.mul_(spec.beta).add_(added)
+            self._s.add_(self._p, alpha=spec.gamma)
+        self._z += fk
+        return _read(fq, self._s, self._z, spec.eps).to(v.dtype)
+
+    def clear(self) -> None:
+        """See `Past.clear`."""
+        for tensor in self._tensors:
+            tensor.zero_()
 
     @property
     def numbers(self) -> int:
         """See `Past.numbers`."""
-        kept = self._sums or ()
-        return sum(x.numel() for x in (kept if self.spec.kind == "momentum" else kept[::2]))
+        return sum(x.numel() for x in self._tensors)
+
+    @property
+    def held_bytes(self) -> int:
+        """See `Past.held_bytes`."""
+        return sum(x.nbytes for x in self._tensors)
+
+    @property
+    def _tensors(self) -> list[torch.Tensor]:
+        return [x for x in (self._s, self._p, self._z) if x is not None]
 
 
 class Cached(Past):
-    """Softmax attention over every key and value so far: memory grows with each token."""
+    """Softmax attention over every key and value so far: memory grows with each token, twofold where it is
+    full."""
+
+    FIRST = 16
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
-        self._keys: list[torch.Tensor] = []
-        self._values: list[torch.Tensor] = []
+        self._count = 0
+        self._keys: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None
 
     def step(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See `Past.step`."""
-        self._keys.append(k)
-        self._values.append(v)
-        return _softmax(self.spec, q, torch.stack(self._keys, 2), torch.stack(self._values, 2), None)
+        self._keys, self._values = self._with(self._keys, k), self._with(self._values, v)
+        self._count += 1
+        keys, values = (x[:, :, : self._count] for x in (self._keys, self._values))
+        return _softmax(self.spec, q, keys, values, None)
+
+    def _with(self, kept: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+        """`kept`, or one of twice as many places, with the next of them taken."""
+        if kept is None:
+            kept = new.new_empty((*new.shape[:2], self.FIRST, new.shape[2]))
+        elif self._count == kept.shape[2]:
+            kept = torch.cat((kept, torch.empty_like(kept)), 2)
+        kept[:, :, self._count] = new
+        return kept
+
+    def clear(self) -> None:
+        """See `Past.clear`."""
+        self._count = 0
 
     @property
     def numbers(self) -> int:
         """See `Past.numbers`."""
-        return sum(x.numel() for x in (*self._keys, *self._values))
+        return sum(x[:, :, : self._count].numel() for x in self._tensors)
+
+    @property
+    def held_bytes(self) -> int:
+        """See `Past.held_bytes`."""
+        return sum(x.nbytes for x in self._tensors)
+
+    @property
+    def _tensors(self) -> list[torch.Tensor]:
+        return [x for x in (self._keys, self._values) if x is not None]
 
 
 def past(spec: AttentionSpec) -> Past:
@@ -90,27 +138,32 @@ class Memory:
     """Another sequence, whole, for a token's query to read: attention that is not causal (eq 1, 8, 14)."""
 
     def __init__(
-        self, spec: AttentionSpec, k: torch.Tensor, v: torch.Tensor, lengths: Sequence[int] | None = None
+        self, spec: AttentionSpec, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> None:
         """Of k [batch, heads, kv_len, head_dim] and v of as many positions; of linear and momentum attention
         only their sums are kept."""
         self.spec = spec
-        real = real_keys(lengths, k.shape[2], k.device)
+        real = real_keys(lengths, k.shape[2])
         if spec.kind == "softmax":
             self._kept = k, v
             self._hidden = None if real is None else ~real[:, None, :]
             return
+        k, v = _wide(k), _wide(v)
         fk = phi(k) if real is None else phi(k) * real[:, None, :, None]
-        last = torch.tensor([k.shape[2]] if lengths is None else list(lengths))[:, None]
-        weight = key_weight(spec, last - 1 - torch.arange(k.shape[2]))
-        weight = weight.to(device=k.device, dtype=k.dtype)[:, None, :, None]
+        positions = torch.arange(k.shape[2], device=k.device)
+        last = torch.tensor([k.shape[2]], device=k.device) if lengths is None else lengths
+        weight = key_weight(spec, last[:, None] - 1 - positions).to(k.dtype)[:, None, :, None]
         self._kept = (fk * weight).mT @ v, fk.sum(2)
 
     def read(self, q: torch.Tensor) -> torch.Tensor:
         """[batch, heads, value_dim] of a token's q."""
         if self.spec.kind == "softmax":
             return _softmax(self.spec, q, *self._kept, self._hidden)
-        return _read(phi(q), *self._kept, self.spec.eps)
+        return _read(phi(_wide(q)), *self._kept, self.spec.eps).to(q.dtype)
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _read(fq: torch.Tensor, s: torch.Tensor, z: torch.Tensor, eps: float) -> torch.Tensor:

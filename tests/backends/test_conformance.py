@@ -126,7 +126,7 @@ def test_what_is_not_done_is_declared(name: str) -> None:
     assert limit.kind == "notimpl"
     for case in (padded, crossed):
         limit = backend.unsupported(case, form)
-        assert (limit is None) == (name in ("torch-eager", "triton"))
+        assert (limit is None) == (name in ("torch-eager", "torch-compile", "triton"))
     assert backend.unsupported(Case(), "no such form") is not None
 
 

@@ -14,7 +14,7 @@ from mtbench.training.tasks.copy import TASK
 from mtbench.training.variants import DEFAULT_VARIANTS, Variant
 from mtbench.transformer.config import ModelConfig
 
-__all__ = ["made_run", "written"]
+__all__ = ["examined_run", "made_run", "written"]
 
 Numbers = tuple[float, float, float]
 """Held-out loss and accuracy at the end, and seconds an epoch."""
@@ -131,3 +131,35 @@ def json_line(line: Mapping[str, Any]) -> str:
     import json
 
     return json.dumps(line, allow_nan=False)
+
+
+def examined_run(scores: Mapping[str, Sequence[Mapping[str, float]]], *, parallel: int = 1) -> TrainingRun:
+    """A run of the paper's settings of the refined translation: by variant, each seed's scores."""
+    from mtbench.training.examined import Examined
+    from mtbench.training.tasks.translation_refined import TASK as REFINED
+
+    preset = REFINED.presets["paper"]
+    run = made_run(
+        {name: [(1.0, 0.5, 1.0)] * len(seeds) for name, seeds in scores.items()},
+        schedule=replace(preset.schedule, epochs=2, evaluations=2),
+        parallel=parallel,
+    )
+    jobs = []
+    for trained in run:
+        found = Examined(
+            scores=scores[trained.job.variant][trained.job.seed],
+            notes={"BLEU": "nrefs:1|<b>"},
+            samples=({"source": "one <i>", "reference": "eins", "translation": f"of {trained.job.variant}"},),
+        )
+        model = replace(trained.job.model, size=preset.size, momenta=REFINED.momenta)
+        job = replace(
+            trained.job,
+            task=REFINED.name,
+            model=model,
+            schedule=replace(preset.schedule, epochs=2, evaluations=2),
+            optimization=preset.optimization,
+        )
+        epochs = (*trained.epochs[:-1], replace(trained.epochs[-1], examined=found, tokens=1000))
+        jobs.append(replace(trained, job=job, epochs=epochs))
+    header = {**run.header, "plan": {**run.header["plan"], "jobs": [t.job.to_dict() for t in jobs]}}
+    return replace(run, jobs=tuple(jobs), header=header)

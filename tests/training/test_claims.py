@@ -12,8 +12,9 @@ from mtbench.training.claims import VERDICTS, departures, judge
 from mtbench.training.published import Claim
 from mtbench.training.summary import against, estimate, of_variant
 from mtbench.training.tasks.copy import TASK
+from mtbench.training.tasks.translation_refined import TASK as REFINED
 from mtbench.training.variants import DEFAULT_VARIANTS
-from tests.training.synthetic import PAPER, made_run
+from tests.training.synthetic import PAPER, examined_run, made_run
 
 LOWER = Claim(text="x", quantity="loss", variant="momentum", against="linear", relation="below", bound=1.0)
 COST = Claim(
@@ -138,3 +139,24 @@ def test_every_claim_of_the_paper_speaks_of_what_is_trained_by_default() -> None
         assert judge(claim, run, TASK).verdict in VERDICTS[:3]
     for values in TASK.published.values.values():
         assert set(values) <= set(DEFAULT_VARIANTS)
+
+
+@pytest.mark.parametrize(("parallel", "verdict"), [(1, "held"), (4, "could not be tested")])
+def test_a_score_is_a_quantity_and_a_speed_wants_the_device_alone(
+    parallel: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {
+        name: [{"BLEU": base + seed, "decoded subwords/s": 1000 * base + seed} for seed in range(3)]
+        for name, base in (("softmax", 20.0), ("linear", 10.0))
+    }
+    run = examined_run(scores, parallel=parallel)
+    monkeypatch.setitem(
+        REFINED.presets,  # type: ignore[arg-type]
+        "paper",
+        replace(REFINED.presets["paper"], schedule=run.jobs[0].job.schedule),
+    )
+    for quantity, wanted in (("BLEU", "held"), ("decoded subwords/s", verdict)):
+        claim = Claim(
+            text="x", quantity=quantity, variant="softmax", against="linear", relation="above", bound=1.0
+        )
+        assert judge(claim, run, REFINED).verdict == wanted

@@ -7,8 +7,7 @@ import pytest
 
 from mtbench import BadInput
 from mtbench.training.command import preset_of
-from mtbench.training.settings import Optimization, Schedule
-from mtbench.training.tasks import TASKS, load_task
+from mtbench.training.settings import Optimization
 from mtbench.training.tasks.copy import TASK
 
 PAPER = TASK.presets["paper"]
@@ -85,20 +84,6 @@ def test_the_papers_settings() -> None:
     assert PAPER.optimization == Optimization(lr=1e-3, weight_decay=0.01, clip=1.0, drop_epoch=30, drop=10)
     momenta = TASK.momenta
     assert (momenta.beta, momenta.gamma, momenta.connection, momenta.step) == (0.1, 0.6, 0.99, 0.99)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_says_what_it_is(name: str) -> None:
-    task = load_task(name)
-    assert task.name == name
-    assert {"paper", "short"} <= set(task.presets)
-    for preset in task.presets.values():
-        task.check(preset.size, preset.schedule)
-        data = task.batches(
-            Schedule(epochs=1, iterations=2, batch=3, seq_len=preset.schedule.seq_len),
-            preset.size, seed=0, epoch=0,
-        )  # fmt: skip
-        assert all(array.shape[:2] == (2, 3) for array in data.values())
 
 
 @pytest.mark.parametrize("seq_len", [8, 9, 10, 17])

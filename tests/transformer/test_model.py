@@ -49,7 +49,8 @@ def test_plain_attention_is_the_oracles(kind: str, causal: bool, lengths: tuple[
     case = Case(spec=spec, batch=2, heads=3, seq_len=9, head_dim=4, value_dim=5, lengths=lengths)
     inputs = make_inputs(case)
     q, k, v = (torch.from_numpy(x).double().transpose(1, 2) for x in (inputs.q, inputs.k, inputs.v))
-    o = plain_attention(spec, q, k, v, lengths).transpose(1, 2)
+    given = None if lengths is None else torch.tensor(lengths)
+    o = plain_attention(spec, q, k, v, given).transpose(1, 2)
     torch.testing.assert_close(o, torch.from_numpy(oracle(case, inputs)), rtol=1e-12, atol=1e-12)
 
 
@@ -113,7 +114,9 @@ def test_padding_changes_nothing(attention: str) -> None:
     encoder = model(config(attention), causal=False)
     short, long = tokens(length=5), torch.cat((tokens(length=5), tokens(length=4, seed=5)), 1)
     alone = encoder(short)
-    torch.testing.assert_close(encoder(long, lengths=(5, 5))[:, :5], alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        encoder(long, lengths=torch.tensor((5, 5)))[:, :5], alone, rtol=1e-12, atol=1e-12
+    )
     assert not torch.allclose(encoder(long)[:, :5], alone)
 
 
@@ -125,7 +128,7 @@ def test_an_encoder_decoder_sees_the_source_and_generates_as_it_trains(
     torch.manual_seed(3)
     both = EncoderDecoder(config(attention, connection), plain_attention, source_vocabulary=9).double().eval()
     source = torch.randint(9, (2, 8), generator=torch.Generator().manual_seed(4))
-    target, lengths = tokens(length=6), (5, 8)
+    target, lengths = tokens(length=6), torch.tensor((5, 8))
     whole = both(source, target, lengths)
     decoding = Decoding(both, source, lengths)
     steps = torch.stack([decoding.step(token) for token in target.unbind(1)], 1)
@@ -281,9 +284,9 @@ def test_what_does_not_fit_together_is_refused_with_its_reason(
 
 
 def test_a_declared_limit_is_the_reason() -> None:
-    encoder = Transformer(config(), BackendAttention("torch-compile"), causal=False)
-    with pytest.raises(BadInput, match=r"lengths \(padding\): per-sequence lengths are in torch-eager"):
-        encoder(tokens(), lengths=(3, 9))
+    encoder = Transformer(config("softmax"), BackendAttention("torch-compile", "flex"), causal=False)
+    with pytest.raises(BadInput, match=r"flex with lengths \(padding\).*: its block mask would"):
+        encoder(tokens(), lengths=torch.tensor((3, 9)))
     with pytest.raises(BadInput, match="float64"):
         Transformer(config(), BackendAttention("torch-eager"), causal=True).double()(tokens())
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from mtbench.errors import BadInput
 from mtbench.inputs import Array
+from mtbench.training.metric import ACCURACY
 from mtbench.training.published import Claim, Published
 from mtbench.training.settings import Optimization, Preset, Schedule
 from mtbench.training.tasks import Task
@@ -118,8 +119,9 @@ class Copy(Task):
 
     name = "copy"
     title = "The copy task"
-    metric = "accuracy"
+    metric = ACCURACY
     causal = True
+    decoder = True
     momenta = Momenta(beta=0.1, gamma=0.6, connection=0.99, step=0.99, adaptive_step=0.99)
     published = PUBLISHED
     presets: ClassVar[Mapping[str, Preset]] = {

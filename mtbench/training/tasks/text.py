@@ -1,0 +1,102 @@
+"""Text of the Long Range Arena: is a film's review for or against it, read byte by byte.
+
+The data is the folder ``aclImdb`` of the Large Movie Review Dataset (Maas et al. 2011): ``train`` and
+``test``, each with ``pos`` and ``neg``, a file a review.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from mtbench.errors import BadInput
+from mtbench.training.settings import Optimization, Preset, Schedule
+from mtbench.training.tasks.classified import (
+    ALL,
+    ClassifiedTask,
+    Labelled,
+    arena_claims,
+    arena_published,
+    arena_size,
+    short,
+)
+from mtbench.transformer.config import ModelSize, Momenta
+
+__all__ = ["TASK", "Text"]
+
+BYTES = 256
+"""A byte is its own symbol; 0, which no text has, is padding."""
+SIDES = ("neg", "pos")
+NEEDS = (
+    "the folder aclImdb of the Large Movie Review Dataset, with train/pos, train/neg, test/pos and test/neg"
+)
+
+
+class Text(ClassifiedTask):
+    """See the module."""
+
+    name = "text"
+    title = "Text, byte by byte, of the Long Range Arena"
+    held_out_of = "test reviews"
+    classes = 2
+    momenta = Momenta(beta=0.6, gamma=2.0, connection=0.9, step=0.001, adaptive_step=0.001)
+    published = arena_published(
+        {"softmax": "0.6417", "linear": "0.6422", "momentum": "0.6435", "momentum+adaptive": "0.6445"},
+        20_000,
+        claims=arena_claims(),
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            why="The paper's model, and its released code's 20,000 steps of 32 reviews, of 4,000 bytes.",
+            size=arena_size(BYTES, 4000),
+            schedule=Schedule(
+                epochs=100, iterations=200, batch=32, seq_len=4000, evaluations=10, evaluation_batches=ALL
+            ),
+            optimization=Optimization(lr=1e-4, weight_decay=0.0),
+        ),
+        "short": short(BYTES, 128),
+    }
+
+    def __init__(self) -> None:
+        self._parts: Mapping[str, Labelled] = {}
+        self._digests: Mapping[str, str] = {}
+
+    def open(self, data: str | None) -> Self:
+        """See `Task.open`."""
+        if data is None:
+            raise BadInput(f"the task {self.name} needs --data DIR, {NEEDS}")
+        parts, digests = {}, {}
+        for part in ("train", "test"):
+            rows, values, digest = [], [], hashlib.sha256()
+            for value, side in enumerate(SIDES):
+                files = sorted((Path(data) / part / side).glob("*.txt"))
+                if not files:
+                    raise BadInput(f"--data {data} has no {part}/{side}/*.txt: name {NEEDS}")
+                for file in files:
+                    text = file.read_bytes()
+                    digest.update(text)
+                    rows.append(np.frombuffer(text.replace(b"\0", b""), np.uint8))
+                    values.append(value)
+            parts[part], digests[part] = Labelled.joined(rows, values), digest.hexdigest()[:16]
+        opened = copy.copy(self)
+        opened._parts, opened._digests = parts, digests
+        return opened
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """See `Task.fingerprints`: of all reviews of a part."""
+        return self._digests
+
+    def check(self, size: ModelSize, schedule: Schedule) -> None:
+        """See `Task.check`: any length will do."""
+
+    def part(self, name: str, seq_len: int) -> Labelled:
+        """See `ClassifiedTask.part`."""
+        return self._parts[name]
+
+
+TASK = Text()
