@@ -84,15 +84,28 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def train(session: nox.Session) -> None:
-    """Train every variant of the momentum transformer on a shortened copy task, three seeds each, and leave a
-    page. Positional arguments go to `mtbench train`."""
-    install(session, extras="torch")
-    out = RUNS / f"train-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    arguments = session.posargs or ["--preset", "short", "--parallel", "2"]
-    if "--out" not in arguments and "--resume" not in arguments:
-        arguments = [*arguments, "--out", str(out)]
-    # 3 says that a time limit was reached: what there is can be gone on with.
-    session.run("mtbench", "train", *arguments, success_codes=[0, 3])
+    """Train every variant of the momentum transformer on a shortened copy task, and on digits of 8 x 8, three
+    seeds each, draw digits from what was trained, and leave a page of each. Positional arguments go to
+    `mtbench train`, which is then all that is run."""
+    install(session, extras="torch,digits")
+    now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if session.posargs:
+        arguments = [*session.posargs]
+        if "--out" not in arguments and "--resume" not in arguments:
+            arguments += ["--out", str(RUNS / f"train-{now}")]
+        # 3 says that a time limit was reached: what there is can be gone on with.
+        session.run("mtbench", "train", *arguments, success_codes=[0, 3])
+        return
+    short = ("--preset", "short", "--parallel", "2")
+    session.run("mtbench", "train", *short, "--out", str(RUNS / f"train-copy-{now}"))
+    digits = RUNS / f"train-digits-{now}"
+    variants = ("softmax", "linear", "momentum", "momentum+momentum", "momentum+adaptive")
+    session.run(
+        *("mtbench", "train", "--task", "digits", *short, "--variant", ",".join(variants)),
+        *("--out", str(digits)),
+    )
+    drawn = [str(digits / "checkpoints" / f"{variant}-seed0.pt") for variant in variants]
+    session.run("mtbench", "generate", *drawn, "--batch", "64", "--out", str(RUNS / f"digits-{now}"))
 
 
 @nox.session(default=False)

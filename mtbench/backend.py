@@ -40,6 +40,8 @@ __all__ = [
     "Backend",
     "Caveat",
     "DeclaredBackend",
+    "Decoder",
+    "Decodes",
     "FunctionBackend",
     "Kernel",
     "Limit",
@@ -272,6 +274,36 @@ def form_for(backend: Backend, case: Case, form: str | None = None) -> str:
         why = "; ".join(f"{one}: {limit}" for one, limit in limits.items())
         raise BadInput(f"backend {name!r} does not do this case ({why or f'no form of {kind} attention'})")
     return able[0]
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Causal attention one token at a time, for a batch of sequences, in tensors that stay where they are: a
+    CUDA graph can hold a `step`."""
+
+    def step(self, q: Any, k: Any, v: Any) -> Any:
+        """The next token of each: q and k [batch, heads, head_dim] and v [batch, heads, value_dim] to o
+        [batch, heads, value_dim], in v's dtype."""
+
+    def clear(self) -> None:
+        """Before the first token again."""
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory of what it keeps."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A backend that has a `Decoder` of some cases."""
+
+    def decoder(self, case: Case) -> Decoder:
+        """That of a causal case's spec, batch, heads, dims, dtype and device, for at most its seq_len
+        tokens.
+
+        Raises:
+            BadInput: it has none of that case.
+        """
 
 
 GROUPED_HEADS = Limit(

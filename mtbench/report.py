@@ -12,6 +12,7 @@ __all__ = ["write_report"]
 
 WRITERS = {
     None: ("reports.page", "write_report"),
+    "generation": ("reports.generation_page", "write_generation_report"),
     "training": ("reports.training_page", "write_training_report"),
 }
 """By the kind of run, what writes its report."""

@@ -382,7 +382,11 @@ class Run:
         return replace(self, measurements=measurements)
 
 
-KINDS: Mapping[str | None, str] = {None: "a sweep", "training": "a training run"}
+KINDS: Mapping[str | None, str] = {
+    None: "a sweep",
+    "training": "a training run",
+    "generation": "generated images",
+}
 """What a run is, by the ``kind`` in its header."""
 
 

@@ -135,3 +135,5 @@ def _dot_panel(ax: Axes, panel: DotPanel, looks: Mapping[str, Look], sheet: Shee
     else:
         span = max(values) - min(values) or abs(max(values)) or 1.0
         ax.set_xlim(max(0.0, min(values) - 0.08 * span), max(values) + 0.08 * span)
+        ax.locator_params(axis="x", nbins=5)
+        ax.ticklabel_format(axis="x", useOffset=False)

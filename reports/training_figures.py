@@ -11,12 +11,23 @@ from dataclasses import dataclass
 from mtbench.training.metric import Metric
 from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
-from mtbench.training.summary import Estimate, estimate, of_variant
+from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
 from mtbench.training.variants import Variant
 
 from .format import count
 
-__all__ = ["Curve", "CurvePoint", "Curves", "Dot", "DotPanel", "Dots", "curves", "dots", "label"]
+__all__ = [
+    "Curve",
+    "CurvePoint",
+    "Curves",
+    "Dot",
+    "DotPanel",
+    "Dots",
+    "curves",
+    "dots",
+    "label",
+    "mean_metric",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +185,7 @@ def dots(run: TrainingRun, metric: Metric, scores: Sequence[Metric] = ()) -> lis
         (
             "final-quality",
             "Quality at the end",
-            "Small marks are seeds, large ones their mean with its 95% interval by Student's t.",
+            "Small marks are seeds, large ones means with 95% intervals, of one seed over its held-out data.",
             quality,
         ),
         (
@@ -225,10 +236,25 @@ def _panel(
         if log:
             values = [x for x in values if x > 0]
         if values:
-            mean = of_variant(run, variant, quantity, metric) if metric else None
+            mean = None
+            if metric:
+                at_end = quantity == "metric"
+                mean = (
+                    mean_metric(run, variant, metric)
+                    if at_end
+                    else of_variant(run, variant, quantity, metric)
+                )
             mean = mean or estimate(values, "log" if log else "linear")
             found.append(Dot(variant=variant, values=tuple(values), mean=mean))
     return DotPanel(title=title, unit=unit, log=log, dots=tuple(found))
+
+
+def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | None:
+    """Over seeds; of one seed over its held-out data, where that has a spread."""
+    mean = of_variant(run, variant, "metric", metric)
+    if mean is None or mean.low is not None:
+        return mean
+    return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
 
 
 def label(variant: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtbench.floor import read_ceilings
 from mtbench.training.claims import LEAST_SEEDS, VERDICTS, Judged, departures, judge
 from mtbench.training.metric import Metric
 from mtbench.training.published import Published, Quantity
@@ -23,7 +24,8 @@ from .style import THEMED, Look, variant_looks
 from .svg import inline_svg
 from .training_drawing import draw_training
 from .training_exports import steps_csv
-from .training_figures import Curves, Dots, curves, dots, label
+from .training_figures import Curves, Dots, curves, dots, label, mean_metric
+from .training_work import model_operations
 
 __all__ = ["write_training_report"]
 
@@ -109,6 +111,7 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         departures=departures(run, task) if task else [],
         published=task.published if task else None,
         rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
+        shares=_matmul_rate(run) is not None,
         paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
         scores=_scores(run),
         paper_scores=_paper_scores(task),
@@ -178,10 +181,8 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
     cells: dict[str, dict[str, str]] = {}
     quantities: tuple[Quantity, ...] = ("loss", "metric", "seconds_per_epoch")
     for quantity in quantities:
-        found = of_variant(run, variant, quantity, metric if quantity == "metric" else None)
-        if quantity == "metric" and found is not None and found.low is None:
-            # One seed tells nothing of seeds; its held-out data may tell something.
-            found = next((over for t in trained if (over := over_held_out(t)) is not None), found)
+        is_metric = quantity == "metric"
+        found = mean_metric(run, variant, metric) if is_metric else of_variant(run, variant, quantity)
         value, interval = "–", ""
         if found is not None:
             value, interval = _with_interval(found, geometric=quantity != "metric")
@@ -207,11 +208,33 @@ def _row(run: TrainingRun, variant: str, metric: Metric, published: Published | 
         else [],
         "ratio": "" if ratio is None else fmt.ratio(ratio.value),
         "speed": fmt.number(sum(speeds) / len(speeds) / 1000) if speeds else "–",
+        "share": _share(run, trained, speeds),
         "memory": fmt.memory(max(peaks)) if peaks else "–",
         "paper_metric": values.get("metric", {}).get(variant, "–"),
         "paper_s": paper_s.get(variant, "–"),
         "paper_ratio": paper_ratio,
     }
+
+
+def _matmul_rate(run: TrainingRun) -> float | None:
+    """Of products in the dtype of the run's, as its device was measured to reach; None where it was not, or
+    where nobody has counted the model's operations."""
+    task = _task(run)
+    if task is None or not task.decoder:
+        return None
+    kernels = run.jobs[0].job.kernels
+    found = read_ceilings(run.header.get("workers")).get(kernels.device)
+    return (
+        None if found is None or kernels.precision == "tf32" else found.matmul_flop_per_s.get(kernels.dtype)
+    )
+
+
+def _share(run: TrainingRun, trained: Sequence[Trained], speeds: Sequence[float]) -> str:
+    """Operations that the model needs for the tokens of a second, over those that the device can do."""
+    rate = _matmul_rate(run)
+    if rate is None or not speeds:
+        return "–"
+    return f"{model_operations(trained[0].job) * sum(speeds) / len(speeds) / rate:.1%}"
 
 
 def _score(run: TrainingRun, variant: str, score: Metric) -> dict[str, str]:

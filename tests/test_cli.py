@@ -104,7 +104,19 @@ def test_help_names_every_command(mtbench: Mtbench) -> None:
     assert done.returncode == 0
     told = done.stdout.partition("Commands:")[2].splitlines()[1:]
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in told}
-    assert set(listed) == {"run", "report", "figures", "table", "compare", "trend", "noise", "list", "train"}
+    assert set(listed) == {
+        "run",
+        "report",
+        "figures",
+        "table",
+        "compare",
+        "trend",
+        "noise",
+        "list",
+        "train",
+        "generate",
+        "profile",
+    }
     for command, text in listed.items():
         assert text.endswith("."), f"{command} is cut off: {text}"
         assert not text.endswith("...")

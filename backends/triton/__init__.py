@@ -15,6 +15,7 @@ from mtbench.backend import (
     TF32,
     Caveat,
     DeclaredBackend,
+    Decoder,
     Kernel,
     Limit,
     Requirement,
@@ -107,6 +108,16 @@ class TritonBackend(DeclaredBackend):
             untimed="interpreted" if case.device in self.interpreted_on else None,
             config=plan.config,
         )
+
+    def decoder(self, case: Case) -> Decoder:
+        """See `mtbench.backend.Decodes`.
+
+        Raises:
+            BackendFailure: as `build`.
+        """
+        enter(case.device)
+        made: Decoder = importlib.import_module(f"{__name__}.decoder").decoder(case)
+        return made
 
 
 def output(attention: Callable[..., Any], plan: Any, q: Any, k: Any, v: Any, lengths: Any = None) -> Any:

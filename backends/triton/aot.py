@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
-from . import compile_all, shapes_of
+from . import compile_all, decode_softmax, shapes_of
 from .decode import empty_state, step
 from .launch import Launch, enter, options
 from .plan import make_plan
@@ -89,12 +89,17 @@ def decode_resources(
     """The same of the kernel that decodes a token."""
     enter("cuda")
     found: list[tuple[Resources, bytes]] = []
-    state = empty_state(spec, batch=1, heads=1, head_dim=head_dim, value_dim=value_dim, device="meta")
+    sizes = {"batch": 1, "heads": 1, "head_dim": head_dim, "value_dim": value_dim}
     q, k, v = (
         torch.empty((1, 1, dim), dtype=getattr(torch, dtype), device="meta")
         for dim in (head_dim, head_dim, value_dim)
     )
-    step(spec, q, k, v, state, launch=_into(found, capability))
+    launch = _into(found, capability)
+    if spec.kind == "softmax":
+        cache = decode_softmax.empty_cache(room=16, dtype=k.dtype, device="meta", **sizes)
+        decode_softmax.step(spec, q, k, v, cache, launch=launch)
+    else:
+        step(spec, q, k, v, empty_state(spec, device="meta", **sizes), launch=launch)
     return found[0][0]
 
 

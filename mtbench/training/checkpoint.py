@@ -15,7 +15,8 @@ from mtbench.locked_folder import write_atomically
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
+"""2: the optimiser has all parameters as one tensor."""
 
 
 def save_checkpoint(

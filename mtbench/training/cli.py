@@ -30,7 +30,8 @@ def train(
     task: Annotated[
         str,
         typer.Option(
-            help="What is learnt: copy, listops, text, pathfinder, translation, translation-refined."
+            help="What is learnt: copy, listops, text, pathfinder, translation, translation-refined, digits, "
+            "mnist, cifar10."
         ),
     ] = "copy",
     data: Annotated[
@@ -77,6 +78,10 @@ def train(
             "--capture/--no-capture", help="Whether a step is one CUDA graph. [default: on device cuda]"
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Fuse what is not attention by torch.compile."),
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
     parallel: Annotated[int, typer.Option(help="Trainings side by side on the device.", min=1)] = 1,
@@ -165,6 +170,7 @@ def train(
                 "device": device,
                 "precision": precision,
                 "capture": device == "cuda" if capture is None else capture,
+                "compiled": compiled,
             },
             threads=threads,
             parallel=parallel,
@@ -239,6 +245,7 @@ def _asked(
             device=device,
             precision=kernels["precision"],  # type: ignore[arg-type]
             capture=bool(kernels["capture"]),
+            compiled=bool(kernels["compiled"]),
             threads=threads or max(1, cpus() // parallel),
         ),
     )

@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from mtbench.training.settings import Optimization
 
-__all__ = ["clip_each", "make_optimizer", "set_lr"]
+__all__ = ["FlatRAdam", "clip_each", "make_optimizer", "set_lr"]
 
 LEAST_NORM = 1e-6
 """Added to a norm before it divides, as torch.nn.utils.clip_grad_norm_ has it."""
+ALIGNED = 64
+"""Numbers between whose multiples a parameter begins: kernels want aligned addresses."""
 
 
-def make_optimizer(model: nn.Module, settings: Optimization, *, capturable: bool) -> torch.optim.RAdam:
-    """torch.optim.RAdam with decoupled weight decay; `capturable` keeps its step count on the device, so that
-    a CUDA graph can hold it."""
-    return torch.optim.RAdam(
+class FlatRAdam(torch.optim.RAdam):
+    """torch.optim.RAdam of all parameters as one tensor, of which each becomes a view.
+
+    RAdam works out its rectification anew for every tensor it is given, on the device where a CUDA graph is
+    to hold it: some ten kernels for each of a model's hundred tensors, though it is the same number for all.
+    A parameter without a gradient takes part with one of 0.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], **settings: Any) -> None:
+        self.parameters = list(parameters)
+        sizes = [-(-p.numel() // ALIGNED) * ALIGNED for p in self.parameters]
+        first = self.parameters[0]
+        flat = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
+        gradient = torch.zeros_like(flat)
+        self._gradients = []
+        for parameter, part, own in zip(
+            self.parameters, flat.split(sizes), gradient.split(sizes), strict=True
+        ):
+            view = part[: parameter.numel()].view_as(parameter)
+            view.copy_(parameter.detach())
+            parameter.data = view
+            self._gradients.append(own[: parameter.numel()].view_as(parameter))
+        self._flat = nn.Parameter(flat)
+        self._flat.grad = gradient
+        super().__init__([self._flat], **settings)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The parameters' own gradients are given up, and made anew by the next backward."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """See `torch.optim.Optimizer.step`."""
+        with torch.no_grad():
+            there = [(own, p.grad) for own, p in zip(self._gradients, self.parameters, strict=True)]
+            torch._foreach_copy_(
+                [own for own, grad in there if grad is not None],
+                [grad for _, grad in there if grad is not None],
+            )
+            for own, grad in there:
+                if grad is None:
+                    own.zero_()
+        result: float | None = super().step(closure)
+        return result
+
+
+def make_optimizer(model: nn.Module, settings: Optimization, *, capturable: bool) -> FlatRAdam:
+    """RAdam with decoupled weight decay; `capturable` keeps its step count on the device, so that a CUDA
+    graph can hold it."""
+    return FlatRAdam(
         model.parameters(),
         lr=settings.lr,
         weight_decay=settings.weight_decay,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = ["QUANTITIES", "Claim", "Published", "Quantity"]
@@ -38,5 +38,7 @@ class Published:
     values: Mapping[Quantity, Mapping[str, str]]
     """By variant, in the paper's own digits."""
     claims: tuple[Claim, ...]
+    images_per_s: Mapping[str, str] = field(default_factory=dict)
+    """How fast it generates, by variant, in the paper's own digits."""
     remark: str = ""
     """What to know of the numbers."""

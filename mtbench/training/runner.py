@@ -160,6 +160,8 @@ class TrainingRunner:
                 "checkpoint": str(self._folder.checkpoint(job.id).resolve()),
                 "shared": str(self._folder.shared.resolve()),
                 "every_s": self._settings.every_s,
+                # Of a run the first to be heard of measures what the device reaches.
+                "rated": not self._header["workers"],
             }
         )
         timeout, told = START_TIMEOUT_S, False
@@ -184,7 +186,8 @@ class TrainingRunner:
                     hello = message["hello"]
                     process.stage = f"epoch {hello.pop('epochs_before') + 1}"
                     known["parameters"] = hello.pop("parameters")
-                    self._header["workers"][f"torch on {job.kernels.device}"] = hello
+                    name = f"torch on {job.kernels.device}"
+                    self._header["workers"][name] = self._header["workers"].get(name, {}) | hello
                     self._folder.write_header(self._header)
             else:
                 ended = message["ended"]

@@ -115,6 +115,8 @@ class Kernels:
     """``tf32``: matrix products of float32 in TF32; ``bfloat16``: under autocast, float32 parameters."""
     capture: bool = False
     """Whether a step is one CUDA graph."""
+    compiled: bool = False
+    """Whether what is not attention is fused by torch.compile (`mtbench.transformer.fused`)."""
     threads: int = 1
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from mtbench.training.settings import Job, Kernels
 from mtbench.training.step import Stepper
 from mtbench.training.tasks import grouped, load_task
 from mtbench.transformer.attention import BackendAttention
+from mtbench.transformer.fused import compile_parts
 
 __all__ = ["Trainer", "attention_by"]
 
@@ -79,6 +80,8 @@ class Trainer:
         torch.manual_seed(job.seed)
         self._peak = RunningPeak(job.kernels.device)
         model = self._task.model(job.model, attention_by(job.kernels)).to(job.kernels.device)
+        if job.kernels.compiled:
+            compile_parts(model)
         self._stepper = Stepper(job, self._task, model)
         self.epoch = load_checkpoint(checkpoint, job=job.id, model=model, optimizer=self._stepper.optimizer)
         """How many are done."""

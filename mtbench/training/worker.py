@@ -9,6 +9,7 @@ import faulthandler
 import math
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,15 @@ def main(handle: int) -> None:
         framework.start(job.kernels.device, job.kernels.threads)
         try:
             _train(
-                channel, job, Path(order["checkpoint"]), Path(order["shared"]), order["every_s"], framework
+                *(
+                    channel,
+                    job,
+                    Path(order["checkpoint"]),
+                    Path(order["shared"]),
+                    order["every_s"],
+                    framework,
+                ),
+                rated=order["rated"],
             )
         except Exception as error:  # noqa: BLE001  (whatever a kernel raises is how the job ended)
             traceback.print_exc()
@@ -70,7 +79,14 @@ class _Runner:
 
 
 def _train(
-    channel: Channel, job: Job, checkpoint: Path, shared: Path, every_s: float, framework: Any
+    channel: Channel,
+    job: Job,
+    checkpoint: Path,
+    shared: Path,
+    every_s: float,
+    framework: Any,
+    *,
+    rated: bool,
 ) -> None:
     from mtbench.training.trainer import Trainer
 
@@ -79,10 +95,15 @@ def _train(
     if problem:
         channel.send({"ended": {"status": "error", "reason": problem}})
         return
+    reached: Mapping[str, Any] = {}
+    if device == "cuda" and rated:
+        from mtbench.frameworks.torch_rates import rates
+
+        reached = rates((job.kernels.dtype,))
     runner = _Runner(channel)
     trainer = Trainer(job, checkpoint, every_s=every_s, kept=runner.wait_until_kept, shared=shared)
     hello = {"parameters": trainer.parameters, "epochs_before": trainer.epoch}
-    channel.send({"hello": framework.environment(device) | hello})
+    channel.send({"hello": framework.environment(device) | reached | hello})
     for row in trainer.run():
         channel.send({"row": row})
         if not math.isfinite(row["loss"][-1]):

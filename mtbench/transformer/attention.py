@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mtbench.backend import Applicable
 from mtbench.errors import BadInput
@@ -135,15 +136,32 @@ class MultiHeadAttention(nn.Module):
             memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
             lengths: the real keys of each batch entry, [batch]; None is all of them.
         """
-        source = x if memory is None else memory
-        q, k, v = self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+        q, k, v = self.together(x) if memory is None else self.projected(x, memory)
+        return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
+
+    def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
+        return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+
+    def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`projected` of one sequence by one product: x is read once, and its gradient is one sum."""
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
+        return self.split(q), self.split(k), self.split(v)
+
+    def mixed(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The attention itself, between the projections: [batch, seq_len, heads x dim]."""
         if self.weighted:
             v = v * self.position_weight(v, lengths)
         # Padding lies behind all that is real, where a causal query does not look.
         o = self._attend(self.spec, q, k, v, None if self.causal else lengths)
         if self.bare:
             o = (o * denominator(self.spec, q, k, lengths)).to(o.dtype)
-        return self.out(o.flatten(2))  # type: ignore[no-any-return]
+        return o.flatten(2)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""

@@ -43,7 +43,12 @@ class Layer(nn.Module):
         self, x: torch.Tensor, state: State, lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, State]:
         """The layer's output, [batch, seq_len, d_model], and its connection's state."""
-        y, state = self.attended(x, self.attention(x, lengths=lengths), state)
+        q, k, v = self.attention.together(x)
+        return self.finished(x, self.attention.mixed(q, k, v, lengths), state)
+
+    def finished(self, x: torch.Tensor, mixed: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """All that follows `MultiHeadAttention.mixed`."""
+        y, state = self.attended(x, self.attention.out(mixed), state)
         return self.fed(y), state
 
     def attended(self, x: torch.Tensor, attention: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:

@@ -63,7 +63,10 @@ class Embedding(nn.Module):
 class Transformer(nn.Module):
     """Symbols in, a logit for each symbol at each position out. Causal it is a decoder, else an encoder."""
 
-    def __init__(self, config: ModelConfig, attend: Attend, *, causal: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, attend: Attend, *, causal: bool, outputs: int | None = None
+    ) -> None:
+        """`outputs` is how many numbers it says of each position: by default a logit for each symbol."""
         super().__init__()
         size = config.size
         self.config, self.causal = config, causal
@@ -71,7 +74,7 @@ class Transformer(nn.Module):
         layers = nn.ModuleList(Layer(config, attend, causal=causal) for _ in range(size.layers))
         self.layers = cast("Sequence[Layer]", layers)
         self.norm = nn.LayerNorm(size.d_model)
-        self.head = nn.Linear(size.d_model, size.vocabulary)
+        self.head = nn.Linear(size.d_model, outputs or size.vocabulary)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths [batch] are the real ones of each

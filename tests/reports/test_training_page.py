@@ -103,6 +103,36 @@ def test_other_settings_than_the_papers_test_nothing(tmp_path: Path) -> None:
     assert "did not hold</span>" not in text
 
 
+def test_a_run_on_a_card_has_its_share_of_what_the_card_reaches(tmp_path: Path) -> None:
+    """100 steps of 64 x 128 tokens a second, of 4 layers: 3 x 4 x 2 x 786,432 operations of products a token,
+    and those of the attention."""
+    reached = {"matmul_flop_per_s": {"float32": 1e15}}
+    run = made_run({"linear": [(0.1, 0.9, 1.0)]}, header={"workers": {"torch on cuda": reached}})
+    (trained,) = run.jobs
+    kernels = replace(trained.job.kernels, device="cuda")
+    on_card = replace(trained, job=replace(trained.job, kernels=kernels))
+    plan = {**run.header["plan"], "jobs": [on_card.job.to_dict()]}
+    written(replace(run, jobs=(on_card,), header={**run.header, "plan": plan}), tmp_path / "r")
+    text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
+    assert "of the card&#39;s rate" in text or "of the card's rate" in text
+    share = 100 * 64 * 128 * (3 * 4 * 2 * 786_432 + 4 * 8 * 32 * 32 * 12) / 1e15
+    assert f">{share:.1%}<" in text
+
+
+def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
+    run = made_run({"linear": [(0.1, 0.9, 1.0)], "momentum": [(0.1, 0.8, 1.0)]})
+    jobs = tuple(
+        replace(t, epochs=(*t.epochs[:-1], replace(t.epochs[-1], held_out_metric_error=0.005)))
+        for t in run.jobs
+    )
+    written(replace(run, jobs=jobs), tmp_path / "r")
+    text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
+    assert ">0.900<small>0.890 to 0.910</small>" in text
+    assert "says nothing of other seeds" in text
+    written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "without")
+    assert "other seeds" not in write_training_report(tmp_path / "without").read_text(encoding="utf-8")
+
+
 def test_what_a_task_found_at_the_end_is_there_to_be_read(tmp_path: Path) -> None:
     scores = {
         name: [{"BLEU": base + seed, "chrF": 50.0, "decoded subwords/s": 1000.0 * base} for seed in range(3)]

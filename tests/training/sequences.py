@@ -13,6 +13,7 @@ from mtbench.training.command import Asked, plan_jobs, preset_of
 from mtbench.training.settings import Job, Kernels
 from mtbench.training.tasks import Task, listops, load_task
 from mtbench.training.variants import parse_variants
+from tests.training.images import image_folder
 
 __all__ = ["corpus", "dashes", "few_expressions", "opened", "planned", "reviews"]
 
@@ -72,7 +73,7 @@ def few_expressions(folder: Path, monkeypatch: pytest.MonkeyPatch, **splits: int
 
 def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     """The task with small data, and what its trainings share."""
-    data = None
+    data = image_folder(name, folder)
     if name.startswith("translation"):
         data = str(corpus(folder / "text"))
     if name in ("text", "pathfinder"):

@@ -11,7 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mtbench.training.settings import Kernels  # noqa: E402
+from mtbench.training.tasks.images import sized  # noqa: E402
 from mtbench.training.trainer import Trainer  # noqa: E402
+from tests.training.images import mnist_folder  # noqa: E402
 from tests.training.sequences import opened, planned  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.gpu]
@@ -36,6 +38,26 @@ def test_a_captured_step_learns_what_a_plain_one_does(
         runs.append(losses(replace(made, kernels=kernels), tmp_path, f"{capture}"))
     assert runs[1] == pytest.approx(runs[0], rel=1e-3)
     assert len(set(runs[1])) == len(runs[1])  # every step saw its own data
+
+
+@pytest.mark.parametrize(("capture", "compiled"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("variant", ["softmax", "momentum", "momentum+adaptive"])
+def test_images_are_learnt_alike_however_a_step_is_run(
+    job: Any, variant: str, capture: bool, compiled: bool, tmp_path: Path
+) -> None:
+    """In bfloat16, as on a card: captured, with its elementwise parts fused, and both."""
+    torch.compiler.reset()
+    made = job(variant)
+    size = sized(784, d_model=64, layers=3, heads=2, head_dim=32, feed_forward=64, dropout=0.0)
+    schedule = replace(made.schedule, batch=3, seq_len=784, iterations=8)
+    data = str(mnist_folder(tmp_path / "data"))
+    made = replace(made, task="mnist", data=data, schedule=schedule, model=replace(made.model, size=size))
+    runs = []
+    for how in ({}, {"capture": capture, "compiled": compiled}):
+        kernels = Kernels(backends={"": "triton"}, device="cuda", precision="bfloat16", **how)
+        runs.append(losses(replace(made, kernels=kernels), tmp_path, str(len(how))))
+    assert runs[1] == pytest.approx(runs[0], rel=2e-2)
+    assert len(set(runs[1])) == len(runs[1])
 
 
 @pytest.mark.parametrize("capture", [False, True])

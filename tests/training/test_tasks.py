@@ -27,7 +27,7 @@ def test_every_task_says_what_it_is(name: str, tmp_path: Path, monkeypatch: pyte
             assert len({array.shape[:2] for array in data.values()}) == 1
 
 
-@pytest.mark.parametrize("name", ["copy", "listops"])
+@pytest.mark.parametrize("name", ["copy", "listops", "digits"])
 def test_a_task_that_makes_its_data_wants_none(name: str) -> None:
     with pytest.raises(BadInput, match="--data x: the task"):
         load_task(name).open("x")

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from mtbench import BadInput  # noqa: E402
 from mtbench.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from mtbench.training.optimizer import clip_each, make_optimizer  # noqa: E402
+from mtbench.training.optimizer import FlatRAdam, clip_each, make_optimizer  # noqa: E402
 from mtbench.training.settings import Job, Kernels, Optimization  # noqa: E402
 from mtbench.training.trainer import Trainer  # noqa: E402
 
@@ -108,6 +108,28 @@ def test_each_gradient_is_clipped_alone() -> None:
         torch.testing.assert_close(parameter.grad, torch.tensor(gradient), rtol=1e-5, atol=0)
 
 
+def test_one_tensor_of_all_parameters_is_trained_as_each_alone() -> None:
+    """Against torch's own, tensor by tensor, over steps with and without rectification; a parameter that gets
+    no gradient is one whose gradient is 0."""
+    settings: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "decoupled_weight_decay": True}
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatRAdam(ours.parameters(), **settings)
+    plain = torch.optim.RAdam(theirs.parameters(), **settings)
+    for step in range(12):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in ((ours, flat), (theirs, plain)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            if step == 7:
+                model[1].bias.grad = None if model is ours else torch.zeros(2)
+            optimizer.step()
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+    assert len({p.untyped_storage().data_ptr() for p in ours.parameters()}) == 1
+
+
 def test_weight_decay_is_decoupled() -> None:
     """A parameter without a gradient shrinks by lr times weight decay, as in the released code's RAdam."""
     layer = torch.nn.Linear(2, 2)
@@ -129,7 +151,7 @@ def test_a_checkpoint_that_is_none_is_refused(job: Any, fault: str, tmp_path: Pa
     elif fault == "no checkpoint":
         file.write_bytes(b"not a checkpoint")
     else:
-        torch.save({"format": 1, "job": job().id, "harm": _Harm()}, file)
+        torch.save({"format": 2, "job": job().id, "harm": _Harm()}, file)
     with pytest.raises(BadInput, match="delete it"):
         Trainer(job(), file, every_s=1)
 

@@ -27,7 +27,10 @@ __all__ = ["TASKS", "Data", "Task", "attention_case", "grouped", "load_task"]
 
 TASKS: Mapping[str, str] = {
     name: f"mtbench.training.tasks.{name.replace('-', '_')}"
-    for name in ("copy", "listops", "text", "pathfinder", "translation", "translation-refined")
+    for name in (
+        *("copy", "listops", "text", "pathfinder", "translation", "translation-refined"),
+        *("digits", "mnist", "cifar10"),
+    )
 }
 """By name, the module of each."""
 
@@ -59,6 +62,8 @@ class Task(ABC):
     """The paper's, of this task."""
     published: ClassVar[Published | None] = None
 
+    decoder: ClassVar[bool] = False
+    """Whether its model is one causal decoder, of whose operations a page knows the number."""
     scores: ClassVar[tuple[Metric, ...]] = ()
     """What `examined` finds at the end, beside loss and metric."""
     held_out_of: ClassVar[str] = "batches"

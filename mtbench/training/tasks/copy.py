@@ -121,6 +121,7 @@ class Copy(Task):
     title = "The copy task"
     metric = ACCURACY
     causal = True
+    decoder = True
     momenta = Momenta(beta=0.1, gamma=0.6, connection=0.99, step=0.99, adaptive_step=0.99)
     published = PUBLISHED
     presets: ClassVar[Mapping[str, Preset]] = {

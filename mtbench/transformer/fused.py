@@ -1,0 +1,36 @@
+"""What is not attention, compiled: torch.compile fuses a layer's elementwise parts into few kernels.
+
+Every part is compiled whole (`fullgraph`) or not at all, and with its sizes (`dynamic=False`); the attention
+between them stays the backend's own kernel. The parameters keep their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtbench.transformer.layers import CrossLayer, Layer
+from mtbench.transformer.pixels import PixelTransformer
+
+__all__ = ["compile_parts"]
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Compile, at their first call, the projections before each self-attention, all that follows it in its
+    layer, and a pixel's likelihood. A layer that also attends to another sequence has its own forward, and is
+    left as it is but for the projections."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            _compile(module.attention, "together")
+            _compile(module.attention, "projected")
+            if not isinstance(module, CrossLayer):
+                _compile(module, "finished")
+    if isinstance(model, PixelTransformer):
+        _compile(model, "log_probability")
+
+
+def _compile(module: nn.Module, name: str) -> None:
+    compiled: Any = torch.compile(getattr(module, name), fullgraph=True, dynamic=False)
+    object.__setattr__(module, name, compiled)
