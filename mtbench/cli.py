@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from mtbench import __version__
+from mtbench import __version__, options
 from mtbench.errors import BackendFailure, BadInput, StorageError
 from mtbench.generation.cli import generate
+from mtbench.profile.cli import profile
 from mtbench.training.cli import train
 from mtbench.words import floats, names, optional_names, whole_numbers
 
@@ -103,31 +105,24 @@ def run(
         typer.Option(help="parallel, chunked, recurrent, fused, sdpa, ... or all. [default: all]"),
     ] = None,
     seq_len: Annotated[str | None, typer.Option(help=f"{SIZES} [default: 256,1024]")] = None,
-    batch: Annotated[str | None, typer.Option(help="[default: 1]")] = None,
-    heads: Annotated[str | None, typer.Option(help="[default: 8]")] = None,
-    head_dim: Annotated[str | None, typer.Option(help="[default: 64]")] = None,
-    value_dim: Annotated[str | None, typer.Option(help="[default: head_dim]")] = None,
-    kv_len: Annotated[
-        str | None, typer.Option(help="Keys a sequence has; needs --no-causal. [default: seq_len]")
-    ] = None,
-    kv_heads: Annotated[str | None, typer.Option(help="Grouped heads. [default: heads]")] = None,
-    lengths: Annotated[
-        str | None, typer.Option(help="Real keys of each batch entry; the rest is padding.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda. [default: cpu]")] = None,
-    mode: Annotated[str | None, typer.Option(help="forward, forward_backward. [default: forward]")] = None,
-    causal: Annotated[
-        bool | None,
-        typer.Option("--causal/--no-causal", help="A position sees no later one. [default: causal]"),
-    ] = None,
-    beta: Annotated[str | None, typer.Option(help="Momentum, in [0, 1). [default: 0.9]")] = None,
-    gamma: Annotated[str | None, typer.Option(help="Step size, above 0. [default: 1.0]")] = None,
+    batch: options.Batch = None,
+    heads: options.Heads = None,
+    head_dim: options.HeadDim = None,
+    value_dim: options.ValueDim = None,
+    kv_len: options.KvLen = None,
+    kv_heads: options.KvHeads = None,
+    lengths: options.Lengths = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    mode: options.Mode = None,
+    causal: options.Causal = None,
+    beta: options.Beta = None,
+    gamma: options.Gamma = None,
     world_size: Annotated[
         str | None,
         typer.Option(help="Devices that a sequence is split over: 1,2,4. [default: 1]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the inputs. [default: 0]")] = None,
+    seed: options.Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="A new folder for the run. [default: mtbench-run-TIME]")
     ] = None,
@@ -172,6 +167,10 @@ def run(
         float | None,
         typer.Option(help="Seconds that rows wait for a node once none is left for them. [default: 60]"),
     ] = None,
+    profiled: Annotated[
+        str | None,
+        typer.Option("--profile", help="Profile rows after all are timed: slowest:N or fastest:N."),
+    ] = None,
 ) -> None:
     """Sweep attentions over backends and sizes, and leave a report.
 
@@ -209,6 +208,8 @@ def run(
         seed=seed,
     )
     folder = out or Path(f"mtbench-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    if profiled is not None:
+        _check_profiled(profiled, executor)
     outcome = command.run_sweep(
         sweep,
         names(backend),
@@ -222,7 +223,38 @@ def run(
         interleaved=interleave is not False,
         executor=new_executor(executor or "local", address, accelerator, wait),
     )
+    if profiled is not None and not outcome.interrupted and not _profile(folder, profiled):
+        outcome = replace(outcome, interrupted=True)
     _conclude(outcome, folder)
+
+
+def _check_profiled(words: str, executor: str | None) -> None:
+    """Before anything is measured."""
+    from mtbench.profile.sweeping import choice
+
+    choice(words)
+    if executor not in (None, "local"):
+        raise BadInput(f"--profile {words}: that is for rows of this machine, without --executor {executor}")
+
+
+def _profile(folder: Path, words: str) -> bool:
+    """Whether it went to its end: Ctrl-C ends it, and keeps the run and the profiles that are there."""
+    from mtbench.profile.display import show_stages
+    from mtbench.profile.sweeping import choice, profile_rows
+    from mtbench.sweep.command import relative
+
+    def complain(told: str) -> None:
+        typer.echo(told, err=True)
+
+    arguments = ["mtbench", *relative(sys.argv[1:])]
+    try:
+        with show_stages() as tell:
+            made = profile_rows(folder, choice(words), command=arguments, tell=tell, complain=complain)
+        typer.echo(f"profiles: {made} in {folder / 'profiles'}")
+    except KeyboardInterrupt:
+        typer.echo("profiling was interrupted; the run is whole", err=True)
+        return False
+    return True
 
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
@@ -238,6 +270,7 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
 
 app.command()(train)
 app.command()(generate)
+app.command()(profile)
 
 
 @app.command()

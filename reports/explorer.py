@@ -10,13 +10,13 @@ from typing import Any
 
 from mtbench.floor import NOT_MEASURED, Ceilings, floor_bytes, floor_ms
 from mtbench.results import Measurement
+from mtbench.work import operations, tokens
 
 from .figures import Point, drawable, error_point, latency_point, memory_point
 from .format import clean
 from .roofline import least_ms
 from .settings import Names, Shape
 from .style import THEMED, Look, form_dashes
-from .work import operations, tokens
 
 __all__ = ["explorer_data"]
 

@@ -13,10 +13,10 @@ from mtbench.floor import NOT_MEASURED, Ceilings, floor_bytes, floor_ms
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement, Run
 from mtbench.spec import Case
+from mtbench.work import operations
 
 from .header import mapping
 from .roofline import least_ms, roofline_share
-from .work import operations
 
 __all__ = [
     "column_names",

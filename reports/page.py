@@ -25,13 +25,14 @@ from .explorer import explorer_data
 from .exports import measurements_csv, pytest_benchmark_files
 from .figures import FILE_PREFIXES
 from .plan import AnyFigure, plan_figures
+from .profiles import profile_links
 from .rendering import TEMPLATES, template
 from .roofline import missing_ceilings
 from .scaling import scaled
 from .settings import CLOCK_NAMES
 from .style import THEMED, Look, backend_looks, form_dashes
 from .svg import inline_svg
-from .table import Table, all_rows, in_order, shown_value
+from .table import Cell, Table, all_rows, in_order, shown_value
 from .winners import WinnerMap
 
 __all__ = ["write_report"]
@@ -87,7 +88,7 @@ def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
     from markupsafe import Markup
 
     rows = list(run)
-    ordered, table = in_order(rows), all_rows(rows, run.ceilings)
+    ordered, table = in_order(rows), all_rows(rows, run.ceilings, profile_links(run))
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     library = plotly_js()
     # Generated here or shipped with mtbench, so safe as it is: the style, the scripts, matplotlib's SVG, and
@@ -157,11 +158,16 @@ def _headline(run: Run) -> dict[str, Any]:
 
 
 def _rest(table: Table) -> list[list[Any]]:
-    """The rows of the table that are not written out: a text a cell, or text, small print and number."""
-    return [
-        [c.text if c.value is None and not c.note else [c.text, c.note, shown_value(c.value)] for c in cells]
-        for _, cells in table.rows[MAX_IN_PAGE:]
-    ]
+    """The rows of the table that are not written out: a text a cell, or text, small print, number and what it
+    leads to."""
+    return [[_packed_cell(cell) for cell in cells] for _, cells in table.rows[MAX_IN_PAGE:]]
+
+
+def _packed_cell(cell: Cell) -> Any:
+    if cell.href:
+        return [cell.text, cell.note, shown_value(cell.value), cell.href]
+    plain = cell.value is None and not cell.note
+    return cell.text if plain else [cell.text, cell.note, shown_value(cell.value)]
 
 
 def _badge(status: str) -> str:

@@ -9,10 +9,10 @@ from typing import Literal
 from mtbench.floor import NOT_MEASURED, Ceilings, floor_ms
 from mtbench.results import Measurement
 from mtbench.spec import Case
+from mtbench.work import operations
 
 from .format import clean, listing
 from .settings import Clock, samples
-from .work import operations
 
 __all__ = ["Bound", "Share", "clock_of", "least_ms", "missing_ceilings", "roofline_share"]
 

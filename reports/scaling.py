@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS
+from mtbench.work import tokens
 
 from . import format as fmt
 from .figures import Figure, Point, gathered, not_drawn
 from .settings import Context, Names, Shape
-from .work import tokens
 
 __all__ = ["Scaled", "scaled", "scaling_figures"]
 

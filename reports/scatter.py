@@ -8,12 +8,12 @@ from dataclasses import replace
 from mtbench.floor import Ceilings
 from mtbench.results import Measurement
 from mtbench.spec import Device
+from mtbench.work import intensity, operations
 
 from .figures import Axis, Figure, Panel, Point, Roof, Series, error_point, gathered, named, not_drawn, titled
 from .format import duration, error, listing, number
 from .roofline import clock_of, roofline_share
 from .settings import CLOCK_NAMES, Context, Names, Shape, clocks, samples
-from .work import intensity, operations
 
 __all__ = ["RATE_UNITS", "roofline_figures", "speed_figures"]
 

@@ -12,6 +12,7 @@ from mtbench.results import Measurement
 from mtbench.spec import ATTENTIONS
 
 from .format import clean, duration, error, interval, memory, number, seconds
+from .profiles import NO_PROFILES, Link
 from .roofline import roofline_share
 from .settings import Context, Names
 
@@ -33,7 +34,7 @@ MEASURED = {
         "build",
         "first call",
     ),
-    *("flags", "reason"),
+    *("flags", "profile", "reason"),
 }
 """Columns that are shown wherever a row has something there, equal or not."""
 
@@ -57,6 +58,8 @@ class Cell:
     value: float | None = None
     note: str = ""
     """Small print below."""
+    href: str = ""
+    """What the text leads to, a path from the page; made here and never the run's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +156,13 @@ def in_order(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def all_rows(
-    rows: Sequence[Measurement], ceilings: Mapping[str, Mapping[str, Ceilings]] = NOWHERE_MEASURED
+    rows: Sequence[Measurement],
+    ceilings: Mapping[str, Mapping[str, Ceilings]] = NOWHERE_MEASURED,
+    profiles: Mapping[str, Link] = NO_PROFILES,
 ) -> Table:
     """The table, ordered by attention, sizes, backend and form. With the machine's ceilings the device time
-    is also shown as a multiple of the least that memory allows, and a time by its share of the roofline."""
+    is also shown as a multiple of the least that memory allows, and a time by its share of the roofline; a
+    row that was profiled leads to its page."""
     names = Names(rows)
 
     def reached(row: Measurement) -> Mapping[str, Ceilings]:
@@ -233,6 +239,10 @@ def all_rows(
         ),
         (Column(title="cache"), lambda m: Cell(text=clean(m.cache, 40))),
         (Column(title="flags"), lambda m: Cell(text=clean(", ".join(m.flags), 60))),
+        (
+            Column(title="profile", hint="what bounds the call, by a profile of it"),
+            lambda m: _profile(profiles.get(m.id)),
+        ),
         (Column(title="reason"), lambda m: Cell(text=clean(_why(m), REASON_LENGTH))),
     ]
     ordered = in_order(rows)
@@ -258,6 +268,10 @@ def all_rows(
             (row.status, tuple(line[at] for at in kept)) for row, line in zip(ordered, cells, strict=True)
         ),
     )
+
+
+def _profile(link: Link | None) -> Cell:
+    return Cell(text="") if link is None else Cell(text=clean(link.verdict, 40), href=link.href)
 
 
 def _compiled(row: Measurement) -> Cell:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mtbench.spec import Case
 from mtbench.training.settings import Job
-
-from .work import operations
+from mtbench.work import operations
 
 __all__ = ["model_operations"]
 

@@ -44,6 +44,9 @@ ALLOWED = {
         "mtbench.generation.claims",
         "mtbench.generation.results",
         "mtbench.measure.statistics",
+        "mtbench.profile.against",
+        "mtbench.profile.names",
+        "mtbench.profile.record",
         "mtbench.results",
         "mtbench.spec",
         "mtbench.training.claims",
@@ -55,7 +58,37 @@ ALLOWED = {
         "mtbench.training.tasks",
         "mtbench.training.variants",
         "mtbench.trend",
+        "mtbench.work",
     ),
+    "mtbench/profile": (
+        "mtbench.backend",
+        "mtbench.caches",
+        "mtbench.errors",
+        "mtbench.floor",
+        "mtbench.frameworks",
+        "mtbench.inputs",
+        "mtbench.measure",
+        "mtbench.options",
+        "mtbench.profile",
+        "mtbench.registry",
+        "mtbench.results",
+        "mtbench.spec",
+        "mtbench.sweep.channel",
+        "mtbench.sweep.child",
+        "mtbench.sweep.command",
+        "mtbench.sweep.executor",
+        "mtbench.sweep.local",
+        "mtbench.sweep.plan",
+        "mtbench.sweep.settings",
+        "mtbench.sweep.station",
+        "mtbench.words",
+        "mtbench.work",
+    ),
+    "mtbench/profile/record.py": ("mtbench.errors", "mtbench.floor", "mtbench.results"),
+    "mtbench/profile/names.py": (),
+    "mtbench/profile/against.py": ("mtbench.profile.record",),
+    "mtbench/profile/bounds.py": ("mtbench.floor", "mtbench.profile.record", "mtbench.spec"),
+    "mtbench/work.py": ("mtbench.floor", "mtbench.spec"),
     "mtbench/trend": ("mtbench.compare", "mtbench.errors", "mtbench.trend"),
     "mtbench/compare": (
         "mtbench.compare",
@@ -262,6 +295,7 @@ def test_what_measures_knows_no_executor() -> None:
         "cluster",
     }
     assert not reached & {f"mtbench.sweep.{name}" for name in others}
+    assert not any(module.startswith("mtbench.profile") for module in reached)  # a profiler is nowhere near
 
 
 def test_no_backend_imports_another() -> None:

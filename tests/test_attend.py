@@ -55,7 +55,7 @@ def test_padding_reaches_it() -> None:
         ({"backend": "trition"}, "did you mean 'triton'"),
         ({"form": "sdpa"}, "it has: parallel, chunked, recurrent"),
         ({"device": "tpu"}, "unknown device"),
-        ({"backend": "torch-compile", "lengths": (3, 4)}, "lengths (padding)"),
+        ({"backend": "jax", "lengths": (3, 4)}, "lengths (padding)"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(change: dict[str, object], says: str) -> None:

@@ -115,6 +115,7 @@ def test_help_names_every_command(mtbench: Mtbench) -> None:
         "list",
         "train",
         "generate",
+        "profile",
     }
     for command, text in listed.items():
         assert text.endswith("."), f"{command} is cut off: {text}"

@@ -67,7 +67,7 @@ class JaxKernel:
 
         # Also where `start` has not run, in a user's own process: else float32 would be TF32 on a GPU.
         with jax.default_matmul_precision("highest"):
-            self._compiled = jax.jit(program).lower(*shapes).compile()
+            self.compiled = jax.jit(program).lower(*shapes).compile()
         self._arguments: list[jax.Array] = []
 
     def load(self, inputs: Inputs) -> None:
@@ -86,7 +86,7 @@ class JaxKernel:
         jax.block_until_ready(self._arguments)
 
     def __call__(self) -> tuple[jax.Array, ...]:
-        return self._compiled(*self._arguments)  # type: ignore[no-any-return]
+        return self.compiled(*self._arguments)  # type: ignore[no-any-return]
 
     def wait(self, result: Any) -> None:
         """See `Kernel.wait`."""
@@ -101,7 +101,7 @@ class JaxKernel:
 
     def static_bytes(self) -> int | None:
         """XLA's own estimate of what a call needs beyond its arguments."""
-        analysis = self._compiled.memory_analysis()
+        analysis = self.compiled.memory_analysis()
         if analysis is None:
             return None
         return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)

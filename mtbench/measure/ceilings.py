@@ -9,7 +9,7 @@ times as large as its last cache.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,20 @@ SAMPLING = {
 Function = Callable[[Any, Any, Any], Any]
 
 
-def ceilings(framework: Framework, device: Device) -> dict[str, Any]:
+def ceilings(framework: Framework, device: Device, dtypes: Sequence[Dtype] | None = None) -> dict[str, Any]:
     """``copy_bytes_per_s``, reads and writes counted, and ``matmul_flop_per_s`` by dtype. A rate that cannot
-    be had is None, or missing: the device clock does not work, or memory is short."""
+    be had is None, or missing: the device clock does not work, or memory is short.
+
+    Args:
+        framework: by whose product, and whose copy where it has one.
+        device: of what.
+        dtypes: of the products; None is `MATMUL_DTYPES`.
+    """
     # On a CPU NumPy's copy beside the framework's own: JAX cannot write into memory that is there already,
     # and new pages cost more than the copy.
     copying = {id(f): f for f in (framework, load_framework("numpy") if device == "cpu" else framework)}
     copies = [rate for f in copying.values() if (rate := _copy_rate(f, device)) is not None]
-    products = {dtype: _matmul_rate(framework, device, dtype) for dtype in MATMUL_DTYPES[device]}
+    products = {dtype: _matmul_rate(framework, device, dtype) for dtype in dtypes or MATMUL_DTYPES[device]}
     return {
         "copy_bytes_per_s": max(copies, default=None),
         "matmul_flop_per_s": {dtype: rate for dtype, rate in products.items() if rate is not None},

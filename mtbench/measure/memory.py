@@ -49,7 +49,7 @@ import psutil
 from mtbench.backend import Kernel
 from mtbench.frameworks import PeakMemory
 
-__all__ = ["ResidentPeak", "host_peak", "settle_allocator"]
+__all__ = ["ResidentPeak", "host_peak", "returning_memory", "settle_allocator"]
 
 VMHWM = "VmHWM after clear_refs and malloc_trim, largest of 3 calls"
 SAMPLED = "resident set sampled every millisecond (psutil)"
@@ -74,13 +74,26 @@ def host_peak(kernel: Kernel) -> PeakMemory:
     libc = _glibc()
     if libc is None:
         return PeakMemory(bytes=None, method="this C library is not glibc: VmHWM would miss what is reused")
+    with returning_memory():
+        kernel.wait(kernel())  # its threads free under the new thresholds, and trim their arenas
+        return PeakMemory(bytes=max(_added(kernel, libc) for _ in range(CALLS)), method=VMHWM)
+
+
+@contextlib.contextmanager
+def returning_memory() -> Iterator[None]:
+    """Inside, glibc gets every block of 64 KiB and more from the system and gives it back once it is freed,
+    so that the resident set follows what is in use. It slows what runs. Nothing where the C library is
+    another."""
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
     libc.mallopt(M_MMAP_THRESHOLD, MEASURING_THRESHOLD)
     libc.mallopt(M_TRIM_THRESHOLD, MEASURING_THRESHOLD)
     libc.mallopt(M_TOP_PAD, 0)
     libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     try:
-        kernel.wait(kernel())  # its threads free under the new thresholds, and trim their arenas
-        return PeakMemory(bytes=max(_added(kernel, libc) for _ in range(CALLS)), method=VMHWM)
+        yield
     finally:
         libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
         settle_allocator()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import psutil
 import mtbench
 from mtbench.sweep.channel import Channel
 
-__all__ = ["ChildProcess", "Ended", "die_with_parent"]
+__all__ = ["ChildProcess", "Ended", "child_environment", "die_with_parent"]
 
 POLL_S = 0.05
 LEAVE_S = 5.0
@@ -75,7 +75,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(device, threads) | dict(environment or {}),
+                env=child_environment(device, threads) | dict(environment or {}),
                 start_new_session=apart,  # Ctrl-C reaches the runner alone, which decides
             )
         theirs.close()
@@ -88,6 +88,32 @@ class ChildProcess:
             self._channel.send(message)
         except OSError:
             raise self._died() from None
+
+    def ask(
+        self,
+        task: dict[str, Any],
+        wanted: str,
+        timeout_s: float,
+        on_stage: Callable[[str], None] = lambda stage: None,
+    ) -> dict[str, Any]:
+        """Tell it a task, and wait for its answer: see `wait_for`."""
+        self.send(task)
+        return self.wait_for(wanted, timeout_s, on_stage)
+
+    def wait_for(
+        self, wanted: str, timeout_s: float, on_stage: Callable[[str], None] = lambda stage: None
+    ) -> dict[str, Any]:
+        """What the message of that name holds. Before it there may be others, each a ``stage`` it is at."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            message = self.poll(deadline, timeout_s)
+            if message is None:
+                continue
+            if wanted in message:
+                answer: dict[str, Any] = message[wanted]
+                return answer
+            self.stage = message["stage"]
+            on_stage(self.stage)
 
     def poll(self, deadline: float, timeout_s: float) -> dict[str, Any] | None:
         """What it says within `POLL_S`, or None. It may not be silent beyond the deadline, in
@@ -159,7 +185,8 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment(device: str, threads: int) -> dict[str, str]:
+def child_environment(device: str, threads: int) -> dict[str, str]:
+    """The environment of a process of ours that works on a device."""
     threads_text = str(threads)
     home = str(Path(mtbench.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")

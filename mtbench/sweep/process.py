@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,40 +36,20 @@ class WorkerProcess(ChildProcess):
 
     def hello(self, timeout_s: float) -> dict[str, Any]:
         """What it says when its framework is imported: ``problem`` and ``environment``."""
-        return self._await("hello", timeout_s)
+        return self.wait_for("hello", timeout_s)
 
     def ceilings(self, timeout_s: float) -> dict[str, Any]:
         """``copy_bytes_per_s`` and ``matmul_flop_per_s`` of its device (`mtbench.measure.ceilings`)."""
         self.stage = "ceilings"
-        return self._ask({"want": "ceilings"}, "ceilings", timeout_s, lambda stage: None)
+        return self.ask({"want": "ceilings"}, "ceilings", timeout_s)
 
     def measure(
         self, task: dict[str, Any], timeout_s: float, on_stage: Callable[[str], None]
     ) -> dict[str, Any]:
         """The row of one task."""
-        return self._ask({"want": "row", **task}, "row", timeout_s, on_stage)
+        return self.ask({"want": "row", **task}, "row", timeout_s, on_stage)
 
     def peak_memory(self, task: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """``bytes`` and ``method`` of one task's peak memory."""
         self.stage = "memory"
-        return self._ask({"want": "peak", **task}, "peak", timeout_s, lambda stage: None)
-
-    def _ask(
-        self, task: dict[str, Any], wanted: str, timeout_s: float, on_stage: Callable[[str], None]
-    ) -> dict[str, Any]:
-        self.send(task)
-        return self._await(wanted, timeout_s, on_stage)
-
-    def _await(
-        self, wanted: str, timeout_s: float, on_stage: Callable[[str], None] = lambda stage: None
-    ) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            message = self.poll(deadline, timeout_s)
-            if message is None:
-                continue
-            if wanted in message:
-                answer: dict[str, Any] = message[wanted]
-                return answer
-            self.stage = message["stage"]
-            on_stage(self.stage)
+        return self.ask({"want": "peak", **task}, "peak", timeout_s)

@@ -50,8 +50,8 @@
 
   function unpacked(cells, at) {
     const read = cells.map((cell) => {
-      const [text, note, value] = typeof cell === "string" ? [cell, ""] : cell;
-      return { text, note, value: value ?? undefined };
+      const [text, note, value, href] = typeof cell === "string" ? [cell, ""] : cell;
+      return { text, note, value: value ?? undefined, href };
     });
     return record(PAGE + at, read, null);
   }
@@ -63,6 +63,7 @@
     one.cells.forEach((cell, column) => {
       const made = element("td", undefined, numeric[column] ? "num" : "");
       if (column === places.get("status")) made.append(element("span", cell.text, `status ${badges[cell.text] ?? "plain"}`));
+      else if (cell.href) made.append(Object.assign(element("a", cell.text), { href: cell.href }));
       else made.textContent = cell.text;
       if (cell.note) made.append(element("small", cell.note));
       one.row.append(made);

@@ -10,6 +10,7 @@ import pytest
 from mtbench.floor import Ceilings, floor_bytes
 from mtbench.results import Agreement, Run
 from mtbench.spec import Case
+from mtbench.work import intensity, operations
 from reports.captions import caption
 from reports.drawing import draw
 from reports.exports import flat_row
@@ -20,7 +21,6 @@ from reports.roofline import least_ms, missing_ceilings, roofline_share
 from reports.sheets import sheet
 from reports.style import backend_looks, form_dashes
 from reports.table import all_rows
-from reports.work import intensity, operations
 
 CPU = {"cpu": Ceilings(copy_bytes_per_s=5e10, matmul_flop_per_s={"float32": 2e11})}
 ERROR = {"agreement": {"o": Agreement(relative=1e-7, max_abs=1, tolerance=1e-5)}}

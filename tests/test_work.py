@@ -8,7 +8,7 @@ import pytest
 
 from mtbench.floor import floor_bytes
 from mtbench.spec import AttentionSpec, Case
-from reports.work import intensity, operations, tokens
+from mtbench.work import intensity, operations, tokens
 
 SIZES = {"batch": 2, "heads": 4, "seq_len": 64, "head_dim": 16, "value_dim": 8}
 PAIRS = 2 * 4 * 64 * 64

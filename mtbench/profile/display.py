@@ -1,0 +1,126 @@
+"""A profile on the terminal: one screen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtbench.profile.against import Against
+from mtbench.profile.record import Profile
+
+__all__ = ["print_against", "print_profile", "show_stages"]
+
+MOST_LINES = 10
+NAME = 60
+
+
+@contextlib.contextmanager
+def show_stages() -> Iterator[Callable[[str], None]]:
+    """A line that says what is done now, on a terminal; nothing elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("profiling") as status:
+        yield lambda text: status.update(f"profiling: {text}")
+
+
+def print_profile(profile: Profile) -> None:
+    """The verdict, the rates and the roof, the longest kernels or operators, memory, and what is missing."""
+    console = Console(highlight=False)
+    row, bound = profile.row, profile.bound
+    console.print(Text(f"{row.backend} {row.form}  {row.case.id}"), style="dim", soft_wrap=True)
+    console.print(Text.assemble((bound.verdict, "bold"), f": {bound.because}"))
+    console.print(Text(f"to change it: {bound.change}"))
+    console.print(Text(rates(profile)))
+    for remark in profile.remarks:
+        console.print(Text(remark), style="yellow")
+    _print_lines(console, profile)
+    for course in profile.memory:
+        if course.at_peak:
+            told = f"memory: {_size(course.peak_bytes)} at the peak, set by {course.at_peak[0].what}"
+            console.print(Text(f"{told} ({course.method})"))
+    for part, why in profile.missing.items():
+        console.print(Text(f"no {part}: {why}"), style="dim")
+
+
+def rates(profile: Profile) -> str:
+    """Times, rates and the part of the roof that they are, in one line."""
+    work = profile.work
+    ms = profile.device_ms or profile.wall_ms
+    told = f"wall {profile.wall_ms:.4g} ms"
+    if profile.device_ms is not None:
+        told += f", device {profile.device_ms:.4g} ms"
+    flops = work.flop / ms / 1e6  # GFLOP/s
+    told += f"; {flops / 1e3:.3g} TFLOP/s" if flops > 1e3 else f"; {flops:.3g} GFLOP/s"
+    told += f", {work.bytes / ms / 1e6:.3g} GB/s"
+    if profile.least_ms is not None:
+        told += f"; {profile.least_ms / ms:.0%} of the roofline of what it does"
+    return told
+
+
+def _print_lines(console: Console, profile: Profile) -> None:
+    seen = profile.traced
+    if seen is None:
+        return
+    table = Table(box=None, pad_edge=False)
+    if seen.kernels:
+        for heading in ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills"):
+            name = heading == "kernel"
+            table.add_column(heading, justify="left" if name else "right", no_wrap=name)
+        total = sum(kernel.ms for kernel in seen.kernels)
+        for kernel in seen.kernels[:MOST_LINES]:
+            cells = [_short(kernel.name), f"{kernel.calls:g}", f"{kernel.ms:.4g}", f"{kernel.ms / total:.0%}"]
+            cells += ["x".join(map(str, kernel.grid)), "x".join(map(str, kernel.block))]
+            sizes = (kernel.registers, kernel.shared_bytes, kernel.spilled_bytes)
+            cells += ["" if size is None else str(size) for size in sizes]
+            table.add_row(*map(Text, cells))
+    else:
+        for heading in ("operator", "calls", "self ms", "total ms", "inputs"):
+            left = heading in ("operator", "inputs")
+            table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+        for one in seen.operators[:MOST_LINES]:
+            cells = [_short(one.name), f"{one.calls:g}", f"{one.self_ms:.4g}", f"{one.total_ms:.4g}"]
+            table.add_row(*map(Text, [*cells, one.shapes]))
+    console.print(table)
+    what, lines = ("kernels", seen.kernels) if seen.kernels else ("operators", seen.operators)
+    if len(lines) > MOST_LINES:
+        console.print(Text(f"and {len(lines) - MOST_LINES} more {what}"), style="dim")
+    if seen.kernels:
+        gaps = f"{seen.before_ms:.3g} ms before the first kernel, {seen.between_ms:.3g} between, "
+        console.print(Text(f"host: {gaps}{seen.after_ms:.3g} after the last"))
+
+
+def print_against(beside: Against, a: str, b: str) -> None:
+    """What differs, and the lines with the largest differences."""
+    console = Console(highlight=False)
+    for name, one, other in beside.differs:
+        console.print(Text(f"{name}: {one or '-'} | {other or '-'}"), style="dim", soft_wrap=True)
+    for label, side in ((a, beside.a), (b, beside.b)):
+        console.print(Text(f"{label}: {side.bound.verdict}; {rates(side)}"))
+    table = Table(box=None, pad_edge=False)
+    for heading in (beside.what or "part", "A ms", "B ms", "B - A ms", "calls"):
+        first = heading == (beside.what or "part")
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
+    lines: Sequence[tuple[str, float | None, float | None, float, str]] = [
+        (line.name, line.a_ms, line.b_ms, line.more_ms, f"{line.a_calls:g} | {line.b_calls:g}")
+        for line in (*beside.lines[:MOST_LINES], *beside.gaps)
+    ]
+    for name, one_ms, other_ms, more, calls in lines:
+        cells = [_short(name), *("-" if ms is None else f"{ms:.4g}" for ms in (one_ms, other_ms))]
+        table.add_row(*map(Text, [*cells, f"{more:+.4g}", calls]))
+    console.print(table)
+    if not beside.what:
+        console.print(Text("one of the two has no kernels and no operators to align"), style="yellow")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.4g} MiB"

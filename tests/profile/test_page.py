@@ -1,0 +1,118 @@
+"""The page of a profile and the page of two, as texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtbench.errors import BadInput
+from mtbench.profile.against import against_of, aligned
+from mtbench.profile.bounds import LATENCY
+from mtbench.profile.record import FILE, SCHEMA_VERSION, Kernel, read_profile
+from reports.against_page import against_html
+from reports.profile_page import profile_html, write_profile_page
+from tests.profile.synthetic import gpu_profile
+
+
+def test_what_a_page_says(tmp_path: Path) -> None:
+    profile = gpu_profile(tmp_path)
+    page = write_profile_page(tmp_path).read_text()
+    assert page == profile_html(profile)  # from profile.json alone
+    assert profile.bound.verdict in page
+    for told in (
+        "nvjet_hsh_128x256_64x4_2x1_v_bz_coopB_NNT",
+        "16×64×1",  # the grid
+        "208 KiB",  # shared memory
+        "64 B",  # spilled
+        "50.1%",  # the tensor units, weighted by the time of the two launches
+        "The profiler disturbed the run: its kernels cover 0.285 ms of a call, 14% more",
+        "the GPU&#39;s counters (ncu)",
+        "weights (torch_forms/softmax.py:28)",
+        "32 tensor-core instructions, 4 barriers; no loads and stores of local memory",
+        "at::_ops::bmm::call (libtorch_cpu.so)",
+        "instructions a cycle",
+        "it did not run: &lt;no such thing&gt;",
+        "96.0 MiB",
+    ):
+        assert told in page, told
+
+
+def test_it_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    page = profile_html(gpu_profile(tmp_path))
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert not re.search(r"""\bsrc=|href=["'](?!#)""", page)
+
+
+def test_hostile_strings(tmp_path: Path) -> None:
+    profile = gpu_profile(tmp_path)
+    evil = '</title><script>alert("x")</script>\x00\u202e'
+    assert profile.traced is not None
+    kernels = (Kernel(name=evil, calls=1, ms=1.0, operator=evil), *profile.traced.kernels)
+    profile = replace(
+        profile,
+        traced=replace(profile.traced, kernels=kernels, operators=()),
+        remarks=(evil,),
+        missing={evil: evil},
+        command=(evil,),
+        traces=(evil,),
+    )
+    page = profile_html(profile) + against_html(against_of(profile, profile), evil, evil)
+    assert "<script" not in page
+    assert "\x00" not in page
+
+
+def test_a_bare_profile_has_a_page(tmp_path: Path) -> None:
+    profile = gpu_profile(tmp_path, traced=None, memory=(), flame=None, counters={}, traces=())
+    machine = replace(profile.machine, copy_bytes_per_s=None)
+    page = profile_html(replace(profile, machine=machine))
+    assert "There is no roofline" in page
+    assert "Where the time goes" not in page
+
+
+def test_profiles_of_another_kind_are_refused(tmp_path: Path) -> None:
+    gpu_profile(tmp_path)
+    told = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(told | {"schema": SCHEMA_VERSION + 1, "more": 1}))
+    with pytest.raises(BadInput, match="needs a newer mtbench"):
+        read_profile(tmp_path)
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(BadInput, match="is no profile"):
+        read_profile(tmp_path)
+    (tmp_path / FILE).write_text('{"schema": 1}')
+    with pytest.raises(BadInput, match="is no profile: KeyError"):
+        read_profile(tmp_path)
+
+
+def kernel(name: str, ms: float, calls: float = 1) -> Kernel:
+    return Kernel(name=name, ms=ms, calls=calls)
+
+
+def test_kernels_are_aligned() -> None:
+    a = [kernel("gemm", 1.0, 2), kernel("triton_poi_fused_add_0", 0.5), kernel("gone", 0.1)]
+    b = [kernel("gemm", 0.4, 1), kernel("triton_poi_fused_add_3", 0.7), kernel("triton_poi_fused_add_5", 0.2)]
+    lines = {line.name: line for line in aligned(a, b)}
+    assert list(lines) == ["gemm", "triton_poi_fused_add", "gone"]  # the largest difference first
+    assert (lines["gemm"].a_ms, lines["gemm"].b_ms, lines["gemm"].a_calls) == (1.0, 0.4, 2)
+    assert lines["triton_poi_fused_add"].b_ms == pytest.approx(0.9)  # both of its kernels
+    assert lines["triton_poi_fused_add"].more_ms == pytest.approx(0.4)
+    assert (lines["gone"].b_ms, lines["gone"].more_ms) == (None, -0.1)
+
+
+def test_two_of_one_machine_differ_in_what_they_are(tmp_path: Path) -> None:
+    a = gpu_profile(tmp_path)
+    commit = {"git": {"commit": "0123456789"}}
+    b = replace(a, row=replace(a.row, form="sdpa"), environment={**a.environment, **commit})
+    b = replace(b, bound=replace(b.bound, verdict=LATENCY))
+    beside = against_of(a, b)
+    assert [(name, after) for name, _, after in beside.differs] == [("form", "sdpa"), ("commit", "0123456")]
+    assert beside.what == "kernels"
+    assert all(line.more_ms == 0 for line in (*beside.lines, *beside.gaps))
+    assert "sdpa" in against_html(beside, "a", "b")
+    nothing = against_of(a, replace(a, traced=None))
+    assert (nothing.what, nothing.lines, nothing.gaps) == ("", (), ())
+    assert "no kernels and no operators to align" in against_html(nothing, "a", "b")
