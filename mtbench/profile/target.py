@@ -92,4 +92,6 @@ def refusal(row: Measurement) -> str:
         return f"it is {row.status}, and what is not ok is not profiled{told}"
     if row.wall_ms is None:
         return f"it has no time ({row.wall_reason or row.reason}), and so no profile"
+    if row.case.world_size > 1:
+        return f"it is over {row.case.world_size} devices, and a profile is of one"
     return ""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ import psutil
 import pytest
 
 from mtbench import Case
-from mtbench.results import Run
+from mtbench.measure.statistics import Samples
+from mtbench.results import Measurement, Run
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.torch
@@ -118,3 +120,17 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         group.check_devices(Case(world_size=4, device="cuda"), 2)
     assert end.value.status == "unavailable"
     assert end.value.reason == "world_size 4 needs as many GPUs, and this machine has 2"
+
+
+def test_a_profile_is_of_one_device() -> None:
+    from mtbench.profile.target import refusal
+
+    row = Measurement(
+        case=Case(world_size=2),
+        backend="torch-distributed",
+        form="chunked",
+        status="ok",
+        wall_ms=Samples([1.0]),
+    )
+    assert refusal(row) == "it is over 2 devices, and a profile is of one"
+    assert not refusal(replace(row, case=Case()))
