@@ -34,12 +34,12 @@ class Exchange:
         # torch 2.13 gave it another name, and deprecated the old one.
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         work = gather(every, mine, async_op=True)
-        return Pending(self, [work], every.view(self.ranks, -1))
+        return Pending(self, [work], every.view(self.ranks, -1), [mine])
 
     def pass_on(self, mine: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> Pending:
         """Send tensors to the next rank, and give what the one before sends, which `theirs` has room for."""
         if self.ranks == 1:  # the next one is oneself
-            return Pending(self, [], mine)
+            return Pending(self, [], mine, mine)
         after, before = (self.rank + 1) % self.ranks, (self.rank - 1) % self.ranks
         self.sent_bytes += sum(tensor.numel() * tensor.element_size() for tensor in mine)
         work = dist.batch_isend_irecv(
@@ -48,7 +48,7 @@ class Exchange:
                 *(dist.P2POp(dist.irecv, tensor, before) for tensor in theirs),
             ]
         )
-        return Pending(self, work, theirs)
+        return Pending(self, work, theirs, mine)
 
     def barrier(self) -> None:
         """Until all ranks are here, and their devices idle."""
@@ -90,10 +90,15 @@ class Exchange:
 class Pending:
     """What is under way."""
 
-    def __init__(self, exchange: Exchange, work: Sequence[Any], filled: Any) -> None:
+    def __init__(
+        self, exchange: Exchange, work: Sequence[Any], filled: Any, sent: Sequence[torch.Tensor]
+    ) -> None:
         self._exchange, self._work, self._filled = exchange, work, filled
+        # NCCL reads it on a stream of its own: the allocator may give it away once this stream has waited.
+        self._sent = sent
 
     def wait(self) -> Any:
         """What was filled, once it is."""
         self._exchange.wait(self._work)
+        self._sent = ()
         return self._filled
