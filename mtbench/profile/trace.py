@@ -126,10 +126,10 @@ def _kind(found: Mapping[str, Any], process: str, thread: str) -> str:
         if category in DEVICE_CATEGORIES:
             return "device"
         return {"cpu_op": "operator", "cuda_runtime": "launch", "cuda_driver": "launch"}.get(category, "")
+    if "GPU" in process:  # annotations may stand on lines of its own, too
+        return "device" if "Stream" in thread else ""
     if name == CALL:
         return "call"
-    if "GPU" in process:
-        return "device" if "Stream" in thread else ""
     return "operator" if "hlo_op" in (found.get("args") or {}) else ""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mtbench.frameworks.profiling import CALL
 from mtbench.measure.statistics import Samples
 from mtbench.profile.assembling import disturbance
 from mtbench.profile.record import Traced
@@ -64,6 +65,16 @@ def test_kernels_of_jax(recorded: Path) -> None:
     assert (element.registers, element.shared_bytes) == (28, 0)
     assert seen.busy_ms == pytest.approx(0.195)  # and not twice, with the line of XLA's instructions
     assert seen.between_ms == pytest.approx(0.002)
+
+
+def test_an_annotation_on_a_line_of_the_gpu_is_no_call(recorded: Path, tmp_path: Path) -> None:
+    told = json.loads((recorded / "xla.trace.json").read_text())
+    events = told["traceEvents"]
+    (gpu, *_) = (e["pid"] for e in events if e.get("name") == "process_name" and "GPU" in e["args"]["name"])
+    call = next(e for e in events if e.get("name") == CALL)
+    events.append(call | {"pid": gpu, "tid": 999})
+    (tmp_path / "t.json").write_text(json.dumps(told))
+    assert len(read_trace(tmp_path / "t.json").calls) == len(read_trace(recorded / "xla.trace.json").calls)
 
 
 def test_a_gzipped_trace_is_the_same(recorded: Path, tmp_path: Path, kineto: Traced) -> None:
