@@ -36,7 +36,9 @@ def test_a_profile_on_a_card(tmp_path: Path, backend: str, form: str) -> None:
     clock = profile.device_ms
     assert clock is not None
     off = abs(seen.busy_ms / clock - 1)
-    assert bool(profile.remarks) == (off > AGREES), (off, profile.remarks)
+    # A neighbour's noise is a remark, too.
+    disturbed = any(remark.startswith("The profiler disturbed") for remark in profile.remarks)
+    assert disturbed == (off > AGREES), (off, profile.remarks)
     assert off < 0.25, f"the kernels cover {seen.busy_ms} ms and the device clock says {clock} ms"
     assert any(course.at_peak for course in profile.memory), profile.missing
     if backend == "triton":
