@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from mtbench import AttentionSpec, Case
@@ -13,36 +15,41 @@ from mtbench.spec import ATTENTIONS
 pytestmark = [pytest.mark.gpu, pytest.mark.torch]
 
 
+@pytest.fixture(scope="module")
+def _until_the_last() -> Iterator[None]:
+    """The ranks stay from test to test: to start them anew takes longer than a test."""
+    from mtbench.ranks.group import leave
+
+    yield
+    leave()
+
+
+@pytest.mark.usefixtures("_until_the_last")
 @pytest.mark.parametrize("kind", ATTENTIONS)
 @pytest.mark.parametrize("form", ["fused", "chunked"])
 def test_two_cards_agree_with_the_oracle(kind: str, form: str) -> None:
     import torch
 
-    from mtbench.ranks.group import leave
-
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     backend = load_backend("torch-distributed")
-    try:
-        for causal in (True, False):
-            for dtype in ("bfloat16", "float32"):
-                spec = AttentionSpec(kind=kind, causal=causal, gamma=0.7)  # type: ignore[arg-type]
-                sizes = {"heads": 3, "seq_len": 1999, "head_dim": 64, "world_size": 2}
-                case = Case(
-                    spec=spec,
-                    dtype=dtype,
-                    device="cuda",
-                    mode="forward_backward",
-                    **sizes,  # type: ignore[arg-type]
-                )
-                inputs = make_inputs(case)
-                judge = Judge(case, inputs)
-                kernel = backend.build(case, form)
-                kernel.load(judge.inputs)
-                outputs = kernel.outputs(kernel())
-                assert judge.contract_problem(outputs) is None
-                for name, agreement in judge.agreement(form, outputs).items():
-                    assert agreement.passes, f"{name} of {case.id}: {agreement}"
-                assert kernel.sample_ms() > 0  # type: ignore[attr-defined]
-    finally:
-        leave()
+    for causal in (True, False):
+        for dtype in ("bfloat16", "float32"):
+            spec = AttentionSpec(kind=kind, causal=causal, gamma=0.7)  # type: ignore[arg-type]
+            sizes = {"heads": 3, "seq_len": 1999, "head_dim": 64, "world_size": 2}
+            case = Case(
+                spec=spec,
+                dtype=dtype,
+                device="cuda",
+                mode="forward_backward",
+                **sizes,  # type: ignore[arg-type]
+            )
+            inputs = make_inputs(case)
+            judge = Judge(case, inputs)
+            kernel = backend.build(case, form)
+            kernel.load(judge.inputs)
+            outputs = kernel.outputs(kernel())
+            assert judge.contract_problem(outputs) is None
+            for name, agreement in judge.agreement(form, outputs).items():
+                assert agreement.passes, f"{name} of {case.id}: {agreement}"
+            assert kernel.sample_ms() > 0  # type: ignore[attr-defined]
