@@ -2,9 +2,10 @@
 
 ``python scripts/profile_attentions.py --mode forward_backward --out FOLDER`` on a machine with a GPU makes a
 profile of each at (8, 16, 4096, 64) in bfloat16, sets the two of an attention side by side, prints a short
-table, and leaves everything in ``FOLDER/profiles.tar.gz``. It begins no profile after ``--limit`` seconds,
-and says which are left: the order is that of what is most worth knowing. ``--device cpu --shape 1,2,64,16``
-tries it whole without a GPU.
+table, and leaves everything in ``FOLDER/profiles.tar.gz``, which is written anew after every profile: a run
+that is cut off has lost one. It begins no profile that would end after ``--limit`` seconds if it took as
+long as the longest so far, and says which are left: the order is that of what is most worth knowing, and
+``--only`` names them for another call. ``--device cpu --shape 1,2,64,16`` tries it whole without a GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import sys
 import tarfile
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -59,50 +61,68 @@ def main() -> int:
     parser.add_argument("--shape", default="8,16,4096,64", help="batch,heads,seq_len,head_dim")
     parser.add_argument("--device", default="cuda", choices=sorted(CHOSEN))
     parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=420.0, help="seconds after which no profile begins")
+    parser.add_argument("--limit", type=float, default=540.0, help="seconds for all of it")
+    parser.add_argument("--only", default="", help="KIND-BACKEND-FORM of those that are wanted, by commas")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    batch, heads, n, dim = (int(size) for size in options.shape.split(","))
-    work = options.out / "work"
-    work.mkdir(parents=True)
+    names = {"-".join(words): words for words in CHOSEN[options.device]}
+    wanted = options.only.split(",") if options.only else list(names)
+    if unknown := [name for name in wanted if name not in names]:
+        parser.error(f"--only {unknown[0]}: there are {', '.join(names)}")
+    options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
     profiles: dict[str, Profile] = {}
-    for kind, backend, form in CHOSEN[options.device]:
-        name = f"{kind}-{backend}-{form}"
-        case = Case(
-            spec=AttentionSpec(kind=kind),  # type: ignore[arg-type]
-            batch=batch,
-            heads=heads,
-            seq_len=n,
-            head_dim=dim,
-            dtype="bfloat16" if options.device == "cuda" else "float32",
-            device=options.device,
-            mode=options.mode,
-        )
-        if time.monotonic() - began > options.limit:
-            rows.append({"name": name, "problem": "left for another call: the time was up"})
-            continue
-        start = time.monotonic()
-        try:
-            profiles[name] = make_profile(
-                target_of(backend, case, form), work / name, calls=options.calls, without=LEFT_OUT
-            )
-        except Exception as error:  # noqa: BLE001  (whatever it is, the others are wanted)
-            traceback.print_exc()
-            rows.append({"name": name, "problem": f"{type(error).__name__}: {error}"})
-        else:
-            rows.append(told(name, profiles[name], time.monotonic() - start))
-        line(rows[-1])
-    beside(profiles, work)
-    (work / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
-    with tarfile.open(options.out / "profiles.tar.gz", "w:gz") as tar:
-        tar.add(work, arcname=f"profiles-{options.mode}", filter=small)
-    shutil.copy(work / "summary.json", options.out)
-    shutil.rmtree(work)
+    longest = 0.0
+    with tempfile.TemporaryDirectory(prefix="mtbench-profiles-") as folder:
+        work = Path(folder)
+        for name in wanted:
+            kind, backend, form = names[name]
+            start = time.monotonic()
+            if start - began + longest > options.limit:
+                rows.append({"name": name, "problem": "left for another call: the time was up"})
+            else:
+                try:
+                    target = target_of(backend, case_of(kind, options), form)
+                    made = make_profile(target, work / name, calls=options.calls, without=LEFT_OUT)
+                except Exception as error:  # noqa: BLE001  (whatever it is, the others are wanted)
+                    traceback.print_exc()
+                    rows.append({"name": name, "problem": f"{type(error).__name__}: {error}"})
+                else:
+                    profiles[name] = made
+                    beside(profiles, name, work)
+                    rows.append(told(name, made, time.monotonic() - start))
+                longest = max(longest, time.monotonic() - start)
+            line(rows[-1])
+            keep(rows, work, options)
     size = (options.out / "profiles.tar.gz").stat().st_size
     print(f"{time.monotonic() - began:.0f} s; {size / 2**20:.1f} MiB")
     return int(any("problem" in row and "time was up" not in row["problem"] for row in rows))
+
+
+def case_of(kind: str, options: argparse.Namespace) -> Case:
+    """What is profiled of an attention."""
+    batch, heads, n, dim = (int(size) for size in options.shape.split(","))
+    return Case(
+        spec=AttentionSpec(kind=kind),  # type: ignore[arg-type]
+        batch=batch,
+        heads=heads,
+        seq_len=n,
+        head_dim=dim,
+        dtype="bfloat16" if options.device == "cuda" else "float32",
+        device=options.device,
+        mode=options.mode,
+    )
+
+
+def keep(rows: list[dict[str, Any]], work: Path, options: argparse.Namespace) -> None:
+    """What there is so far, in place of what there was: a run that is cut off leaves whole files."""
+    new = options.out / "profiles.new"
+    (work / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with tarfile.open(new, "w:gz") as tar:
+        tar.add(work, arcname=f"profiles-{options.mode}", filter=small)
+    new.replace(options.out / "profiles.tar.gz")
+    shutil.copy(work / "summary.json", options.out)
 
 
 def small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -149,15 +169,14 @@ def line(row: dict[str, Any]) -> None:
         print(f"    longest: {row['longest']['ms']:.3f} ms {row['longest']['name'][:90]}", flush=True)
 
 
-def beside(profiles: dict[str, Profile], folder: Path) -> None:
-    """A page for each attention: its first profile is A, every other B."""
-    for kind in dict.fromkeys(name.partition("-")[0] for name in profiles):
-        first, *others = (name for name in profiles if name.startswith(f"{kind}-"))
-        for other in others:
-            page = import_part("reports.against_page").against_html(
-                against_of(profiles[first], profiles[other]), first, other
-            )
-            (folder / f"{first}-against-{other}.html").write_text(page, encoding="utf-8")
+def beside(profiles: dict[str, Profile], name: str, folder: Path) -> None:
+    """A page of an attention's first profile, as A, and this one, as B."""
+    kind = name.partition("-")[0]
+    first = next(other for other in profiles if other.startswith(f"{kind}-"))
+    if first != name:
+        found = against_of(profiles[first], profiles[name])
+        page = import_part("reports.against_page").against_html(found, first, name)
+        (folder / f"{first}-against-{name}.html").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
