@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
@@ -54,6 +55,8 @@ SIZES: dict[str, dict[str, Any]] = {
 KEPT = 64
 """Positions of every array that are kept, those beside a rank's border among them."""
 WARM = 3
+FAIL_TOGETHER_S = 10.0
+"""From the first rank's failure at a task to the last one's, or they have not failed alike."""
 
 
 class Ranked:
@@ -305,10 +308,19 @@ class Ranked:
                 yield f"longest {mode}", lambda m=mode: self.longest(m, deadline)
 
     def run(self, deadline: float) -> None:
-        """All tasks until the deadline; rank 0 writes."""
-        for name, task in self.tasks(deadline):
+        """All tasks until the deadline; rank 0 writes. One that fails on every rank costs itself alone."""
+        for number, (name, task) in enumerate(self.tasks(deadline)):
             late = self.together(time.time() > deadline)
-            row = {"what": "left out", "task": name, "ranks": self.ranks} if any(late) else task()
+            if any(late):
+                row = {"what": "left out", "task": name, "ranks": self.ranks}
+            else:
+                try:
+                    row = task()
+                except Exception as error:
+                    traceback.print_exc()
+                    if not failed_alike(f"{self.options.meet}-{number}", self.rank, self.ranks):
+                        raise
+                    row = {"what": "failed", "task": name, "ranks": self.ranks, "why": str(error)[:500]}
             if self.options.device == "cuda":
                 self.torch.cuda.empty_cache()
             if self.rank == 0:
@@ -319,6 +331,18 @@ class Ranked:
                     {k: v for k, v in row.items() if k not in ("what", "ms", "kind", "mode")},
                     flush=True,
                 )
+
+
+def failed_alike(mark: str, rank: int, ranks: int, patience_s: float = FAIL_TOGETHER_S) -> bool:
+    """Whether every rank has failed at a task, by a file of each beside `mark`: one that has not waits in a
+    collective for the others, and would take their next one for its own."""
+    Path(f"{mark}-{rank}").touch()
+    until = time.time() + patience_s
+    while not all(Path(f"{mark}-{other}").exists() for other in range(ranks)):
+        if time.time() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 class Alone:
@@ -440,7 +464,10 @@ def main() -> None:
             codes = [process.returncode for process in started]
             if any(codes):
                 failed.append({"what": "failed", "ranks": ranks, "exit_codes": codes})
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()] + failed
+    written = folder / "rows.jsonl"  # not there where the first process failed at once
+    rows = [json.loads(line) for line in (written.read_text().splitlines() if written.exists() else ())]
+    failed = [row for row in rows if row["what"] == "failed"] + failed
+    rows = [row for row in rows if row["what"] != "failed"] + failed
     rows += differences(folder, options.devices)
     for file in folder.glob("*.npz"):
         file.unlink()
