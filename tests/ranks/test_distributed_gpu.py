@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +14,9 @@ from mtbench import AttentionSpec, Case
 from mtbench.inputs import make_inputs
 from mtbench.measure.agreement import Judge
 from mtbench.registry import load_backend
+from mtbench.results import Run
 from mtbench.spec import ATTENTIONS
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.torch]
 
@@ -53,3 +59,26 @@ def test_two_cards_agree_with_the_oracle(kind: str, form: str) -> None:
             for name, agreement in judge.agreement(form, outputs).items():
                 assert agreement.passes, f"{name} of {case.id}: {agreement}"
             assert kernel.sample_ms() > 0  # type: ignore[attr-defined]
+
+
+def test_jax_over_two_cards(tmp_path: Path) -> None:
+    """By a run of its own: in the process of the tests JAX would take most of both cards' memory."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    words = (
+        "run --backend jax-distributed --world-size 2 --seq-len 4096 --heads 2 --device cuda --dtype bfloat16"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mtbench", *words.split(), "--out", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = list(Run.load(tmp_path / "run"))
+    assert {row.case.spec.kind for row in rows} == set(ATTENTIONS)
+    for row in rows:
+        assert row.status == "ok", (row.reason, done.stderr[-2000:])
+        assert row.device_ms is None  # it is of one device
