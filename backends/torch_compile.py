@@ -28,7 +28,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # Past a limit of recompilations torch would run the function eagerly and say nothing: make it an error. A
     # block has up to 16 versions: with a ragged tail or not, on the diagonal or not, with gradients or not.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    torch._dynamo.config.recompile_limit = 32
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 

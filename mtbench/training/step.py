@@ -182,10 +182,15 @@ class Stepper:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _capture(self, group: _Group) -> None:
-        """Hold a step as a graph. Capturing runs nothing: parameters, counters and random numbers stay."""
+        """Hold a step as a graph. Capturing runs nothing: parameters, counters and random numbers stay.
+
+        All shapes' graphs work in one memory: they are replayed one after another, and what a step leaves
+        lies elsewhere.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        pool = next((other.graph.pool() for other in self._groups if other.graph is not None), None)
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
             self._step(group)
         group.graph = graph
 

@@ -16,11 +16,17 @@ from mtbench.transformer.pixels import PixelTransformer
 
 __all__ = ["compile_parts"]
 
+VERSIONS = 64
+"""Of one part, in a process: for each shape of batch, with gradients and without, and where layers differ.
+Past torch's own limit, 8, a part that is compiled whole is an error."""
+
 
 def compile_parts(model: nn.Module) -> None:
     """Compile, at their first call, the projections before each self-attention, all that follows it in its
     layer, and a pixel's likelihood. A layer that also attends to another sequence has its own forward, and is
     left as it is but for the projections."""
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, VERSIONS)
     for module in model.modules():
         if isinstance(module, Layer):
             _compile(module.attention, "together")
