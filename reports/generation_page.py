@@ -119,7 +119,7 @@ def _row(run: GenerationRun, row: Generated, published: Published | None) -> dic
         "paper": paper or "–",
         "times": fmt.ratio(speed / float(paper)) if speed is not None and paper else "–",
         "latency": fmt.duration(1000 * row.latency_s) if row.latency_s is not None else "–",
-        "parts": f"{fmt.duration(1000 * row.parts_s[0])} to {fmt.duration(1000 * row.parts_s[-1])}"
+        "parts": f"first {fmt.duration(1000 * row.parts_s[0])}, last {fmt.duration(1000 * row.parts_s[-1])}"
         if row.parts_s
         else "",
         "held": fmt.memory(row.held_bytes) if row.held_bytes is not None else "–",
