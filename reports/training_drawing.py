@@ -69,7 +69,7 @@ def _curves(figure: Curves, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
         ax.set_xlabel(figure.x_label)
         ax.set_xlim(left=0)
         if number == 0:
-            ax.set_ylabel("cross-entropy")
+            ax.set_ylabel("loss, nats")
     low, high = with_room(values)
     grid[0].set_yscale("log")
     measured_ticks(grid[0].yaxis, low, high)
