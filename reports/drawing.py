@@ -86,8 +86,7 @@ def _png(agg: Any, sheet: Sheet) -> bytes:
     agg.draw()
     pixels = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
     if sheet.colors is not None:
-        # By octree: the median cut gives a line of few pixels the colour of another's.
-        pixels = pixels.quantize(sheet.colors, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        pixels = pixels.quantize(sheet.colors, dither=Image.Dither.NONE)
     out = io.BytesIO()
     pixels.save(out, "PNG", dpi=(sheet.dpi, sheet.dpi))
     return out.getvalue()
