@@ -6,6 +6,7 @@ import triton.language as tl
 __all__ = [
     "INTERPRETED",
     "both",
+    "by_factors",
     "feature_map",
     "first_row",
     "groups_sum",
@@ -43,6 +44,15 @@ def slope(x):
     """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
     below = tl.minimum(x.to(tl.float32), 0.0, propagate_nan=tl.PropagateNan.ALL)
     return tl.exp2(below * LOG2E)
+
+
+@triton.jit
+def by_factors(scores, carry, column):
+    """Scores [BT, BT] by u(i-j) = 1 + carry column, a row by its `carry` and a column by its own: where a chunk
+    forgets, u(i-j) = 1 - beta^(i-j+1) with beta^(i-j+1) in two factors. Not u first: that would be made before
+    the loop, and lie in registers. The factor above 1 is the first, so that no score is rounded to 0.
+    """
+    return scores + scores * column[None, :] * carry[:, None]
 
 
 @triton.jit

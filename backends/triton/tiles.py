@@ -23,6 +23,11 @@ WARP = 32
 FAST_ROWS = 64
 """A chunk's in bfloat16."""
 
+FACTORED = {"scan": (False, True, False), "dq": (False, True, False), "dk": (False, True, False)}
+"""By `_width` of the dim that the states have all columns of, in bfloat16: where u(i-j) in two factors spares
+more spilled registers than it costs instructions, as read in the compiled kernels (docs/triton-notebook.md,
+section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""
+
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 
@@ -45,11 +50,16 @@ class Tiles:
     registers: int | None = None
     """A thread's at most, so that more programs fit a multiprocessor; None leaves it to the compiler."""
 
+    factored: bool = False
+    """Where a chunk forgets: whether u(i-j) is made of two factors, and not held in a tile."""
+    columns: int = 16
+    """Of the product with z at the least: the fewest of a dot, but for 8, which no wgmma of Triton's has."""
+
     @property
     def groups(self) -> int:
         """Rows of a tile [rows, head_dim] that the threads of a program hold at once, 16 bytes of bfloat16 a
-        thread; at least the 16 columns that a dot takes."""
-        return min(self.rows, max(16, self.warps * WARP * 8 // self.head_dim))
+        thread; at least the columns that a dot takes."""
+        return min(self.rows, max(self.columns, self.warps * WARP * 8 // self.head_dim))
 
 
 def _width(*dims: int) -> int:
@@ -116,7 +126,7 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
-        registers=168 if lean else None,
+        registers=168 if lean else None, factored=_factored(case, "scan", head_dim),
     )  # fmt: skip
 
 
@@ -132,6 +142,7 @@ def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
         head_blocks=-(-case.head_dim // block), warps=warps, stages=stages,
+        factored=_factored(case, "dq", value_dim),
     )  # fmt: skip
 
 
@@ -164,6 +175,7 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
         Tiles(
             rows=rows, keys=rows, head_dim=keys_block, value_dim=value_dim, value_blocks=1,
             head_blocks=-(-case.head_dim // keys_block), warps=warps, stages=stages,
+            factored=_factored(case, "dk", value_dim),
         ),
         Tiles(
             rows=other_rows, keys=other_rows, head_dim=head_dim, value_dim=values_block,
@@ -175,6 +187,11 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
 def _fast(case: Case) -> bool:
     """Whether the products are wgmma on bfloat16, for which tiles were chosen by measurement."""
     return case.dtype == "bfloat16" and not _ragged(case)
+
+
+def _factored(case: Case, kernel: str, dim: int) -> bool:
+    """What `FACTORED` says of a kernel whose states have all columns of that dim."""
+    return _fast(case) and FACTORED[kernel][_width(dim)]
 
 
 def _gradient_warps(case: Case, width: int) -> int:
