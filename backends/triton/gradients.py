@@ -111,10 +111,10 @@ def query_gradients(
         pull = tl.load(do + e_tile, mask=there, other=0.0).to(tl.float32)  # [BT, BV]
         outputs = tl.load(o + e_tile, mask=there, other=0.0).to(tl.float32)
         share = 1.0 / tl.load(den + start + t, mask=real, other=1.0)  # [BT]
+        g = operand(pull * (gain * share)[:, None], DOT)  # [BT, BV]
         own = row_sum(pull * outputs, 1) * share  # [BT], delta
         if pid % BLOCKS == 0:
             tl.store(delta + start + t, own, mask=real)
-        g = operand(pull * (gain * share)[:, None], DOT)  # [BT, BV]
         grad = tl.full([BT, BD], 0.0, tl.float32)
         if MOMENTUM and CAUSAL:
             grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
@@ -175,10 +175,10 @@ def key_value_gradients(
         dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
         R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
 
-    Where a chunk `FORGETS`, R and Q are what S and P are in `scan`, back in time, and `FACTORED` is what it is
-    there. Without `CAUSAL` the sums
-    within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both R terms get the key's own
-    weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys past that get zeros.
+    Where a chunk `FORGETS`, R and Q are what S and P are in `scan`, back in time; `FACTORED` is as there.
+    Without `CAUSAL` the sums within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both
+    R terms get the key's own weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys
+    past that get zeros.
 
     Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q, transposed,
     [BV, BD], y in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of

@@ -48,9 +48,11 @@ def slope(x):
 
 @triton.jit
 def by_factors(scores, carry, column):
-    """Scores [BT, BT] by u(i-j) = 1 + carry column, a row by its `carry` and a column by its own: where a chunk
-    forgets, u(i-j) = 1 - beta^(i-j+1) with beta^(i-j+1) in two factors. Not u first: that would be made before
-    the loop, and lie in registers. The factor above 1 is the first, so that no score is rounded to 0.
+    """Scores [BT, BT] by ``u(i-j) = 1 - beta^(i-j+1)``, the power from two factors, - `carry` [BT] of the row
+    and `column` [BT].
+
+    Not u first: it would be made before the loop, and take a register each. `column` first, which is at least
+    1: by the other small scores would become 0.
     """
     return scores + scores * column[None, :] * carry[:, None]
 

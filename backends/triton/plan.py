@@ -32,8 +32,8 @@ GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
 
 FACTOR = 2.0**-64
-"""beta^C at the least where u(i-j) is made of two factors, one of which is up to beta^-C: a score is then below
-the largest float32 where it is below 2^64. At beta = .5 for chunks of 64."""
+"""beta^C at the least where u(i-j) is made of two factors, of which one is up to beta^-C: scores below 2^64
+stay in float32. For chunks of 64 that is beta = .5."""
 
 NO_DECAY = Decay(carry=0.0, keep=0.0)
 """Linear attention's, which no kernel reads."""

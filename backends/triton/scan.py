@@ -5,7 +5,18 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, by_factors, feature_map, first_row, groups_sum, operand, product, real_keys, row_sum, rows_before
+from .maps import (
+    both,
+    by_factors,
+    feature_map,
+    first_row,
+    groups_sum,
+    operand,
+    product,
+    real_keys,
+    row_sum,
+    rows_before,
+)
 from .plan import Plan
 from .states import States, key_value_states
 
@@ -121,8 +132,8 @@ def scan(
     and where it is also `FACTORED`, u(i-j) = 1 - beta^(i+1) beta^-j is made of that weight of P's and of b.
 
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
-    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and, but for `FACTORED`, u(i-j) [BT, BT] stay in float32
-    registers.
+    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and, where it is not `FACTORED`, u(i-j) [BT, BT] stay
+    in float32 registers.
     Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
     the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
     """

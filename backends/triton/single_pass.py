@@ -99,8 +99,8 @@ def single_pass(
             before += tl.load(z + slot * BD + d, cache_modifier=".cg")
     scanned(
         S, P, first_row(before, GROUPS), q, k, v, o, None, lengths, u, b, last, pid, length, held, beta,
-        chunk_carry, chunk_keep, gain, eps, MOMENTUM, FORGETS, FACTORED, False, D, DV, BD, BV, BT, NV, WHOLE, GROUPS,
-        DOT,
+        chunk_carry, chunk_keep, gain, eps, MOMENTUM, FORGETS, FACTORED, False, D, DV, BD, BV, BT, NV, WHOLE,
+        GROUPS, DOT,
     )  # fmt: skip
 
 

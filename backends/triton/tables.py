@@ -33,8 +33,8 @@ def decay(beta: float, positions: int) -> Decay:
 def weights(beta: float, length: int, device: str, chunk: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """``u(n)`` and ``beta^n`` for n = 0 .. `length` - 1, two float32 tensors [entries] on the device.
 
-    They end early where beta^n stops counting, but not within a `chunk`, with a last entry, 1 and 0, for every n
-    from there on.
+    They end early where beta^n stops counting, though not within a `chunk`, with a last entry, 1 and 0, for
+    every n from there on.
     """
     counting = max(by_distance.counting(beta), chunk)
     n = np.arange(min(length, counting))

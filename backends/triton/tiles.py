@@ -23,7 +23,7 @@ WARP = 32
 FAST_ROWS = 64
 """A chunk's in bfloat16."""
 
-FACTORED = {"scan": (False, True, False), "dq": (False, True, False), "dk": (False, True, False)}
+FACTORED = {"scan": (False, True, True), "dq": (False, True, False), "dk": (False, True, True)}
 """By `_width` of the dim that the states have all columns of, in bfloat16: where u(i-j) in two factors spares
 more spilled registers than it costs instructions, as read in the compiled kernels (docs/triton-notebook.md,
 section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""

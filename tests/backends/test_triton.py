@@ -160,6 +160,48 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(
     check_gradients(case)
 
 
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(("dtype", "dims"), [("float32", (72, 128)), ("float16", (24, 20))])
+def test_the_weights_within_a_chunk_from_two_factors(
+    dtype: Any, dims: tuple[int, int], largest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the largest beta at which a chunk forgets, and the smallest whose factors float32 holds; dk and dv in
+    two launches and in one."""
+    import_part("backends.triton.launch").enter("cpu")
+    plans = import_part("backends.triton.plan")
+    sizes: Any = {"heads": 1, "seq_len": 70, "head_dim": dims[0], "value_dim": dims[1], "dtype": dtype}
+    plan = plans.make_plan(Case(**sizes, mode="forward_backward"), "cpu")
+    assert len(plan.gradient_tiles) == (3 if dtype == "float32" else 2)
+    chunks = [tiles.rows for tiles in (plan.tiles, *plan.gradient_tiles)]
+    if largest:
+        beta = 0.9999 * HALF_UNIT[plan.dot] ** (1 / (min(chunks) + 2))
+    else:
+        beta = plans.FACTOR ** (1 / max(chunks))
+    monkeypatch.setattr(plans.Plan, "factored", lambda self, tiles: self.forgets(tiles))
+    check_gradients(Case(spec=AttentionSpec(beta=beta), **sizes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dim", "beta", "factored"),
+    [
+        ("bfloat16", 128, 0.9, (True, True, True, False)),
+        ("bfloat16", 128, 0.5, (True, True, True, False)),
+        ("bfloat16", 128, 0.49, (False, False, False, False)),  # its powers are too far apart
+        ("bfloat16", 128, 0.95, (False, False, False, False)),  # no chunk forgets
+        ("bfloat16", 64, 0.9, (False, False, False)),
+        ("float32", 128, 0.5, (False, False, False, False)),
+    ],
+)
+def test_which_kernels_make_the_weights_of_two_factors(
+    dtype: Any, dim: int, beta: float, factored: tuple[bool, ...]
+) -> None:
+    plans = import_part("backends.triton.plan")
+    case = Case(spec=AttentionSpec(beta=beta), seq_len=300, head_dim=dim, dtype=dtype)
+    plan = plans.make_plan(case, "cpu")
+    assert tuple(plan.factored(tiles) for tiles in (plan.tiles, *plan.gradient_tiles)) == factored
+    assert plan.config["factored"] == factored[0]
+
+
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
 def test_states_of_dk_and_dv_that_are_wider_than_the_heads(
     kind: Any, causal: bool, monkeypatch: pytest.MonkeyPatch
