@@ -165,8 +165,8 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(
 def test_the_weights_within_a_chunk_from_two_factors(
     dtype: Any, dims: tuple[int, int], largest: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the largest beta at which a chunk forgets, and the smallest whose factors float32 holds; dk and dv in
-    two launches and in one."""
+    """At the largest beta at which a chunk forgets, and the smallest whose factors float32 holds; dk and dv
+    in two launches and in one."""
     import_part("backends.triton.launch").enter("cpu")
     plans = import_part("backends.triton.plan")
     sizes: Any = {"heads": 1, "seq_len": 70, "head_dim": dims[0], "value_dim": dims[1], "dtype": dtype}
