@@ -11,6 +11,7 @@ and o, head_dim 64 and bfloat16, in some 2480 cycles an SM: a kernel near that i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -88,25 +89,26 @@ def main() -> None:
         help="batch,heads,seq_len,head_dim; several with ; between them",
     )
     parser.add_argument("--kind", default="linear,momentum")
-    parser.add_argument("--mode", default="forward_backward", choices=["forward", "forward_backward"])
+    parser.add_argument("--mode", default="forward_backward", help="or forward; both with , between them")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     aot = import_part("backends.triton.aot")
     found: list[dict[str, Any]] = []
     for kind in options.kind.split(","):
-        for shape in options.shape.split(";"):
+        for mode, shape in itertools.product(options.mode.split(","), options.shape.split(";")):
             spec = AttentionSpec(kind=kind)
             batch, heads, seq_len, head_dim = (int(x) for x in shape.split(","))
             sizes: dict[str, Any] = {
                 "batch": batch, "heads": heads, "seq_len": seq_len, "head_dim": head_dim
             }  # fmt: skip
-            case = Case(spec=spec, dtype="bfloat16", device="cuda", mode=options.mode, **sizes)
+            case = Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)
             for kernel, cubin in aot.compiled(case):
                 for loop in loops(disassembled(cubin)):
                     cycles = loop.total() * kernel.warps / SCHEDULERS * 64 / (kernel.rows or 64)
                     row = {
                         "kind": kind,
                         **sizes,
+                        "mode": mode,
                         "kernel": kernel.kernel,
                         "rows": kernel.rows,
                         "warps": kernel.warps,
@@ -118,7 +120,7 @@ def main() -> None:
                     }
                     found.append(row)
                     print(
-                        f"{kind} {shape} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} rows, "
+                        f"{kind} {mode} {shape} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} rows, "
                         f"{kernel.registers} registers, {kernel.stack_bytes} bytes spilled, loop of "
                         f"{loop.total()} with {loop['spill']} of spills, "
                         f"{row['issue_cycles_for_64_rows']} issue cycles for 64 rows"
