@@ -37,6 +37,17 @@ from .tiles import Tiles
 __all__ = ["gradients", "of_keys_and_values", "of_queries"]
 
 
+@triton.jit
+def added_keys(Z, k, seen, in_head, lengths, D: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr):
+    """The operand phi(k) of a chunk, to which `k` [BT, BD] points, and Z with it."""
+    ALL_D: tl.constexpr = D % k.shape[1] == 0
+    keys = tl.load(k, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
+    phi = feature_map(keys)
+    if lengths is not None:  # else what is past the end is seen by no real query
+        phi = tl.where(seen[:, None], phi, 0.0)
+    return operand(phi, DOT), Z + groups_sum(phi, GROUPS)
+
+
 @triton.jit(do_not_specialize=["n", "heads", "segment", "slots", "last"])
 def query_gradients(
     q, k, v, o, do, dq, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
@@ -111,10 +122,10 @@ def query_gradients(
         pull = tl.load(do + e_tile, mask=there, other=0.0).to(tl.float32)  # [BT, BV]
         outputs = tl.load(o + e_tile, mask=there, other=0.0).to(tl.float32)
         share = 1.0 / tl.load(den + start + t, mask=real, other=1.0)  # [BT]
-        g = operand(pull * (gain * share)[:, None], DOT)  # [BT, BV]
         own = row_sum(pull * outputs, 1) * share  # [BT], delta
         if pid % BLOCKS == 0:
             tl.store(delta + start + t, own, mask=real)
+        g = operand(pull * (gain * share)[:, None], DOT)  # [BT, BV]
         grad = tl.full([BT, BD], 0.0, tl.float32)
         if MOMENTUM and CAUSAL:
             grad = product(g, operand(P, DOT), grad, DOT) * carry[:, None]
@@ -123,6 +134,9 @@ def query_gradients(
         grad = product(operand(tl.broadcast_to(-own[:, None], [BT, GROUPS]), DOT), operand(Z, DOT), grad, DOT)
         if CAUSAL:
             values = tl.load(v + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
+            # By what the compiler spills: fewer registers before the scores with one state and P, else after.
+            if FORGETS:
+                phi_k, Z = added_keys(Z, k + d_tile, seen, in_head, lengths, D, GROUPS, DOT)
             scores = tl.full([BT, BT], 0.0, tl.float32)
             scores = product(g, tl.trans(operand(values, DOT)), scores, DOT)
             if FACTORED:
@@ -130,12 +144,8 @@ def query_gradients(
             elif MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
-            keys = tl.load(k + d_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
-            phi_k = feature_map(keys)  # [BT, BD]
-            if lengths is not None:  # else what is past the end is seen by no real query
-                phi_k = tl.where(seen[:, None], phi_k, 0.0)
-            Z += groups_sum(phi_k, GROUPS)
-            phi_k = operand(phi_k, DOT)
+            if not FORGETS:
+                phi_k, Z = added_keys(Z, k + d_tile, seen, in_head, lengths, D, GROUPS, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
             if FORGETS:
                 S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
