@@ -38,11 +38,9 @@ __all__ = ["gradients", "of_keys_and_values", "of_queries"]
 
 
 @triton.jit
-def added_keys(Z, k, seen, in_head, lengths, D: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr):
-    """The operand phi(k) of a chunk, to which `k` [BT, BD] points, and Z with it."""
-    ALL_D: tl.constexpr = D % k.shape[1] == 0
-    keys = tl.load(k, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
-    phi = feature_map(keys)
+def added_keys(Z, k, there, seen, lengths, GROUPS: tl.constexpr, DOT: tl.constexpr):
+    """The operand phi(k) of a chunk, to which `k` [BT, BD] points where it is `there`, and Z with it."""
+    phi = feature_map(tl.load(k, mask=there, other=0.0))
     if lengths is not None:  # else what is past the end is seen by no real query
         phi = tl.where(seen[:, None], phi, 0.0)
     return operand(phi, DOT), Z + groups_sum(phi, GROUPS)
@@ -72,6 +70,8 @@ def query_gradients(
     """
     ALL_D: tl.constexpr = D % BD == 0
     ALL_V: tl.constexpr = DV % BV == 0
+    # phi(k) before the scores or after, by what the compiler spills (docs/triton-notebook.md, section 9).
+    EARLY: tl.constexpr = FORGETS and BV <= 128
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // BLOCKS).to(tl.int64), part * segment
     head = pair * n + first
@@ -134,9 +134,9 @@ def query_gradients(
         grad = product(operand(tl.broadcast_to(-own[:, None], [BT, GROUPS]), DOT), operand(Z, DOT), grad, DOT)
         if CAUSAL:
             values = tl.load(v + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
-            # By what the compiler spills: fewer registers before the scores with one state and P, else after.
-            if FORGETS:
-                phi_k, Z = added_keys(Z, k + d_tile, seen, in_head, lengths, D, GROUPS, DOT)
+            in_keys = both(seen[:, None], in_head[None, :], ALL_D)
+            if EARLY:
+                phi_k, Z = added_keys(Z, k + d_tile, in_keys, seen, lengths, GROUPS, DOT)
             scores = tl.full([BT, BT], 0.0, tl.float32)
             scores = product(g, tl.trans(operand(values, DOT)), scores, DOT)
             if FACTORED:
@@ -144,8 +144,8 @@ def query_gradients(
             elif MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
-            if not FORGETS:
-                phi_k, Z = added_keys(Z, k + d_tile, seen, in_head, lengths, D, GROUPS, DOT)
+            if not EARLY:
+                phi_k, Z = added_keys(Z, k + d_tile, in_keys, seen, lengths, GROUPS, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
             if FORGETS:
                 S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
