@@ -52,6 +52,8 @@ def choices(case: Case) -> Iterator[Choice]:
     yield "plain", {}, 1
     yield "select", {}, 1
     yield "clamped", {}, 1
+    if case.spec.kind == "momentum":
+        yield "select-table", {}, 1
     if case.mode == "forward_backward":
         return
     own = import_part("backends.pallas.tiles").scan_tiles(case)
@@ -74,7 +76,12 @@ def plan_of(case: Case, choice: Choice) -> Any:
     own = plans.make_plan(case, plans.processors(case.device))
     if more > 1:
         own = plans.make_plan(case, segments=own.segments * more)
-    return replace(own, numbers=own.numbers._replace(map=name), tiles=replace(own.tiles, **changed))
+    return replace(
+        own,
+        numbers=own.numbers._replace(map=name.removesuffix("-table")),
+        tiles=replace(own.tiles, **changed),
+        factored=name in ("select", "clamped"),
+    )
 
 
 def tried(case: Case, choice: Choice, judge: Judge, framework: Any) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Plan:
     numbers: Arithmetic
     tiles: Tiles
     """Those of the forward."""
+    factored: bool = True
+    """Whether u(i-j) is made of two factors where it can be."""
     segment: int
     """Positions a segment, a multiple of every kernel's chunk; the last may have fewer."""
 
