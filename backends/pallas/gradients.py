@@ -98,7 +98,7 @@ def _query_gradients(
                 values = tile.load(x["v"])
                 scores = numbers.product(g, numbers.operand(values), "abT")
                 if P is not None:
-                    scores = lagged(scores, weights)
+                    scores = lagged(plan, rows, scores, weights)
                 scores = jnp.where(i >= j, scores - own[:, None], 0.0)
                 phi_k = numbers.feature(tile.load(x["k"]))  # past the end: seen by no real query
                 Z += groups_sum(phi_k, tiles.groups)

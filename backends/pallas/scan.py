@@ -20,7 +20,7 @@ from .tiles import Tiles
 
 __all__ = ["WEIGHTS", "advanced", "attention", "chunk_count", "chunk_weights", "lagged", "segment_start"]
 
-WEIGHTS = ("lag", "column", "u", "b", "carry")
+WEIGHTS = ("lag", "u", "b", "carry")
 """The names in `chunk_weights`."""
 
 
@@ -31,8 +31,8 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
     """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C,
     C], ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1)
     [C]. Empty without momentum. Where the chunk forgets, ``carry`` is -beta^(i+2), and there is no ``u``,
-    which is 1; and where its powers fit float32, ``column`` -beta^(-j-1) [C] is in place of ``lag``,
-    u(i-j) = 1 - carry_i column_j: fewer registers, and no digits to lose, as beta is far from 1.
+    which is 1; and where its powers fit float32, there is no ``lag`` either: u(i-j) is
+    1 + carry_i b_j beta^-C, in fewer registers and with no digits to lose, as beta is far from 1.
 
     `back` turns time round: u(j-i), u(i), beta^i and c(C-i), or -beta^(C-i+1), and keeps ``lag``.
     """
@@ -42,9 +42,7 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
     left, gone = (i, rows - i) if back else (rows - 1 - i, i + 1)
     lag = i[:, None] - i[None, :]
     found = {"b": by_distance.keep(beta, left)}
-    if plan.factored and not back and plan.forgets(rows) and by_distance.keep(beta, rows) > SMALLEST:
-        found["column"] = -(beta ** -(i + 1.0)).astype(np.float32)
-    else:
+    if not plan.factored or back or not plan.forgets(rows) or by_distance.keep(beta, rows + 1) < SMALLEST:
         found["lag"] = by_distance.u(beta, -lag if back else lag)
     if plan.forgets(rows):
         found["carry"] = -beta * by_distance.keep(beta, gone)
@@ -53,13 +51,14 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
     return {name: table(jnp.asarray(x)) for name, x in found.items()}
 
 
-def lagged(scores: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
+def lagged(plan: Plan, rows: int, scores: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
     """Scores [C, C], a row a query, by u(i-j), from the `chunk_weights`. What is above the diagonal is 0 or
     not defined."""
     if "lag" in weights:
         return scores * weights["lag"]
     # By one factor after the other: their product would be made before the loop, and take as many registers.
-    return scores - scores * weights["carry"][:, None] * weights["column"][None, :]
+    column = weights["b"] * -(plan.case.spec.beta ** -float(rows))
+    return scores - scores * weights["carry"][:, None] * column[None, :]
 
 
 def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
@@ -172,7 +171,7 @@ def attention(
             scores = jnp.where(i >= j, numbers.product(phi_q, phi_k, "abT"), 0.0)
             total += jnp.sum(scores, 1) + spec.eps
             if P is not None:
-                scores = lagged(scores, weights)
+                scores = lagged(plan, rows, scores, weights)
             values = tile.load(x["v"])
             num += numbers.product(numbers.operand(scores), numbers.operand(values))
             tile.store(out["o"], num * (plan.gain / total)[:, None])
