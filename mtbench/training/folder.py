@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from mtbench.errors import BadInput
 from mtbench.locked_folder import LockedFolder, write_atomically
-from mtbench.training.results import SCHEMA_VERSION, EpochRow, TrainingRun, read_epochs
+from mtbench.training.results import PACKED, SCHEMA_VERSION, EpochRow, TrainingRun, read_epochs
 
 __all__ = ["TrainingFolder"]
 
@@ -26,10 +27,13 @@ class TrainingFolder(LockedFolder):
         """An existing one, and what it holds. A last line that was cut off is removed.
 
         Raises:
-            BadInput: it holds no training run, a newer mtbench wrote it, or another process is writing it.
+            BadInput: it holds no training run or one that is packed, a newer mtbench wrote it, or another
+                process is writing it.
         """
         folder = Path(folder)
         TrainingRun.load(folder)  # says what is wrong with it before anything is touched
+        if (folder / PACKED).exists():
+            raise BadInput(f"{folder / PACKED} is packed: unpack it first, by `gunzip {folder / PACKED}`")
         found = cls(folder)
         try:
             found.repair(lambda line: bool(read_epochs(line)[0]))

@@ -1,14 +1,16 @@
 """A training run's folder, read: what each job left, epoch by epoch. Imports no framework.
 
 It holds ``run.json`` (kind ``training``), ``epochs.jsonl`` (a line an epoch of a job, with an entry a step,
-flushed as the epoch ends), ``checkpoints/`` and ``logs/``. The report, its figures and ``steps.csv.gz`` are
-made from the first two.
+flushed as the epoch ends; of a run that is kept, it may be packed by gzip), ``checkpoints/`` and ``logs/``.
+The report, its figures and ``steps.csv.gz`` are made from the first two.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,12 @@ from mtbench.training.examined import Examined
 from mtbench.training.published import QUANTITIES, Quantity
 from mtbench.training.settings import Job
 
-__all__ = ["FINAL", "KIND", "SCHEMA_VERSION", "EpochRow", "Trained", "TrainingRun", "read_epochs"]
+__all__ = ["FINAL", "KIND", "PACKED", "SCHEMA_VERSION", "EpochRow", "Trained", "TrainingRun", "read_epochs"]
 
 SCHEMA_VERSION = 1
 KIND = "training"
+PACKED = "epochs.jsonl.gz"
+"""What `gzip epochs.jsonl` leaves: a long run in a third of the room, to be read and not gone on with."""
 FINAL = frozenset({"done", "diverged"})
 """The outcomes that going on with a run does not change."""
 
@@ -197,8 +201,7 @@ class TrainingRun:
             planned = [Job.from_dict(data) for data in header["plan"]["jobs"]]
         except (KeyError, TypeError) as error:
             raise BadInput(f"{folder / 'run.json'} has no plan of a training run: {error!r}") from error
-        file = folder / "epochs.jsonl"
-        rows, unreadable = read_epochs(file.read_bytes() if file.exists() else b"")
+        rows, unreadable = read_epochs(_lines(folder))
         outcomes = header.get("jobs", {})
         jobs = []
         for job in planned:
@@ -230,6 +233,17 @@ class TrainingRun:
     def finite(self) -> bool:
         """Whether no loss of a finished job is infinite or NaN."""
         return all(t.loss is None or math.isfinite(t.loss) for t in self.jobs)
+
+
+def _lines(folder: Path) -> bytes:
+    """The epochs.jsonl of a folder, unpacked where it is packed; nothing where there is neither."""
+    file, packed = folder / "epochs.jsonl", folder / PACKED
+    if file.exists() or not packed.exists():
+        return file.read_bytes() if file.exists() else b""
+    try:
+        return gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{packed} cannot be unpacked: {error}") from error
 
 
 def read_epochs(text: bytes) -> tuple[dict[str, dict[int, EpochRow]], int]:

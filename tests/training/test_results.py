@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -39,6 +40,21 @@ def test_a_damaged_line_is_counted_and_a_later_one_counts(tmp_path: Path) -> Non
     assert run.jobs[0].epochs[1:] == found.jobs[0].epochs[1:]
     with TrainingFolder.resume(tmp_path / "r")[0]:
         assert read_epochs(file.read_bytes())[1] == 1  # the line that was cut off is gone
+
+
+def test_a_packed_run_is_read_and_not_gone_on_with(tmp_path: Path) -> None:
+    made = written(made_run({"linear": [(0.1, 0.9, 1.5)]}), tmp_path / "r")
+    file = tmp_path / "r" / "epochs.jsonl"
+    packed = gzip.compress(file.read_bytes())
+    file.unlink()
+    file.with_suffix(".jsonl.gz").write_bytes(packed)
+    assert TrainingRun.load(tmp_path / "r").jobs == made.jobs
+    with pytest.raises(BadInput, match=r"is packed: unpack it first, by `gunzip .*epochs.jsonl.gz`"):
+        TrainingFolder.resume(tmp_path / "r")
+    assert not file.exists()
+    file.with_suffix(".jsonl.gz").write_bytes(packed[:50])
+    with pytest.raises(BadInput, match=r"epochs.jsonl.gz cannot be unpacked"):
+        TrainingRun.load(tmp_path / "r")
 
 
 def test_what_is_no_training_run_is_refused(tmp_path: Path) -> None:
