@@ -2,20 +2,19 @@
 
 ``python scripts/tune_pallas.py --out FOLDER`` on a machine with a GPU: for each choice, bfloat16, the output
 (and the gradients) against those of the float64 oracle at a short length in the same tiles, and the device
-clock, the L2 flushed. The Triton backend's own time is taken first, in a process of its own. A choice that
-does not compile or does not fit the card is said. Everything is in ``FOLDER/pallas.json``, written after each
-row.
+clock, the L2 flushed. The tiles are the forward's; the backward has its own. The Triton backend's own time is
+taken first, in a process of its own. A choice that does not compile or does not fit the card is said.
+Everything is in ``FOLDER/pallas.json``, written after each row.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,77 +24,41 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mtbench import AttentionSpec, Case  # noqa: E402
+from mtbench import Case  # noqa: E402
 from mtbench.frameworks import load_framework  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.measure.agreement import Judge  # noqa: E402
 from mtbench.registry import import_part  # noqa: E402
 from scripts.tune_jax import device_ms  # noqa: E402
+from scripts.tune_triton import the_case  # noqa: E402
 
-Choice = tuple[str, dict[str, Any], int]
-"""The map, what of the tiles is changed, and by how much the segments are more."""
-SHAPES = "8,16,4096,128;1,16,65536,128;8,16,4096,64"
-CHECKED = {"batch": 1, "heads": 2, "seq_len": 1024}
-"""The sizes at which a choice's numbers are judged."""
-
-
-def the_case(shape: str, kind: str, mode: str, device: str) -> Case:
-    """Causal, bfloat16."""
-    batch, heads, n, dim = (int(x) for x in shape.split(","))
-    spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
-    sizes: dict[str, Any] = {"batch": batch, "heads": heads, "seq_len": n, "head_dim": dim}
-    return Case(spec=spec, dtype="bfloat16", device=device, mode=mode, **sizes)  # type: ignore[arg-type]
+AXES = {"rows": "0", "block": "0", "warps": "4,8", "stages": "1,2,3", "segments": "0"}
+"""What is tried of each, 0 being the plan's own: positions of a chunk, columns of v a program has, and so on."""
+CHECKED = {"batch": 1, "heads": 2, "seq_len": 512}
+"""The sizes at which a choice's numbers are judged, in as many segments up to four."""
 
 
-def choices(case: Case) -> Iterator[Choice]:
-    """First what was there before phi was hidden."""
-    yield "plain", {}, 1
-    yield "select", {}, 1
-    yield "clamped", {}, 1
-    if case.spec.kind == "momentum":
-        yield "select-table", {}, 1
-    if case.mode == "forward_backward":
-        return
-    own = import_part("backends.pallas.tiles").scan_tiles(case)
-    wide = case.head_dim > 64
-    if wide:  # all values in one program: phi is made once
-        for stages, name in itertools.product((3, 2), ("select", "clamped")):
-            yield name, {"value_dim": case.value_dim, "blocks": 1, "warps": 8, "stages": stages}, 1
-    for stages, name in itertools.product((3, 2, 1), ("select", "clamped")):
-        if stages != own.stages:
-            yield name, {"stages": stages}, 1
-    yield "select", {}, 2
-    if wide:
-        yield "select", {"warps": 8}, 1
-
-
-def plan_of(case: Case, choice: Choice) -> Any:
-    """The plan of a case with a choice made."""
+def plan_of(case: Case, choice: dict[str, int], most: int | None = None) -> Any:
+    """The plan of a case with a choice made, in at most so many segments."""
     plans = import_part("backends.pallas.plan")
-    name, changed, more = choice
-    own = plans.make_plan(case, plans.processors(case.device))
-    if more > 1:
-        own = plans.make_plan(case, segments=own.segments * more)
-    return replace(
-        own,
-        numbers=own.numbers._replace(map=name.removesuffix("-table")),
-        tiles=replace(own.tiles, **changed),
-        factored=name in ("select", "clamped"),
-    )
+    plan = plans.make_plan(case, plans.processors(case.device), segments=choice["segments"] or None)
+    if most is not None and plan.segments > most:
+        plan = plans.make_plan(case, segments=most)
+    changed = {name: choice[name] for name in ("rows", "warps", "stages") if choice[name]}
+    if block := choice["block"]:
+        changed |= {"value_dim": block, "blocks": plan.dims[1] // block}
+    return replace(plan, tiles=replace(plan.tiles, **changed))
 
 
-def tried(case: Case, choice: Choice, judge: Judge, framework: Any) -> dict[str, Any]:
-    """A choice's errors at the sizes that are judged, in as many segments up to four, and its time."""
+def tried(case: Case, choice: dict[str, int], framework: Any) -> dict[str, Any]:
+    """A choice's errors at the sizes that are judged, and its time."""
     attention_of = import_part("backends.pallas.attention").attention_of
-    name, changed, more = choice
-    row: dict[str, Any] = {"map": name, "more_segments": more} | changed
-    began = time.perf_counter()
+    row: dict[str, Any] = {}
     try:
         plan = plan_of(case, choice)
-        row |= {"config": dict(plan.config)}
-        small = plan_of(judge.case, choice)
-        few = import_part("backends.pallas.plan").make_plan(judge.case, segments=min(4, plan.segments))
-        small = replace(small, segment=few.segment)
+        row["config"] = dict(plan.config)
+        judge = judge_of(case.replace(**CHECKED))
+        small = plan_of(judge.case, choice, most=min(4, plan.segments))
         kernel = framework.kernel(attention_of(small), judge.case)
         kernel.load(judge.inputs)
         agreement = judge.agreement("fused", kernel.outputs(kernel()))
@@ -104,9 +67,14 @@ def tried(case: Case, choice: Choice, judge: Judge, framework: Any) -> dict[str,
         if case.device == "cuda":
             row["device_ms"] = timed(framework.kernel(attention_of(plan), case), case, framework)
     except Exception as error:  # noqa: BLE001  (a choice that does not fit is an answer)
-        row["error"] = f"{error!r:.300}"
-    row["took_s"] = time.perf_counter() - began
+        row |= {"config": row.get("config", choice), "error": f"{error!r:.300}"}
     return row
+
+
+@functools.cache
+def judge_of(case: Case) -> Judge:
+    """That of the small sizes."""
+    return Judge(case, make_inputs(case))
 
 
 def timed(kernel: Any, case: Case, framework: Any) -> float:
@@ -121,6 +89,12 @@ def timed(kernel: Any, case: Case, framework: Any) -> float:
     return device_ms(kernel, framework)
 
 
+def the_cases(options: argparse.Namespace) -> list[Case]:
+    """Each shape with each mode and kind."""
+    lists = (options.shape.split(";"), options.mode.split(","), options.kind.split(","))
+    return [the_case(shape, kind, mode, options.device) for shape, mode, kind in itertools.product(*lists)]
+
+
 def of_triton(options: argparse.Namespace) -> None:
     """The Triton backend's times, printed as JSON."""
     framework = load_framework("torch")
@@ -132,71 +106,45 @@ def of_triton(options: argparse.Namespace) -> None:
     print(json.dumps(found))
 
 
-def the_cases(options: argparse.Namespace) -> list[Case]:
-    """All of them, those that share inputs together."""
-    lists = (options.shape.split(";"), options.mode.split(","), options.kind.split(","))
-    return [the_case(shape, kind, mode, options.device) for shape, mode, kind in itertools.product(*lists)]
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    own, triton = row.get("device_ms"), row["triton_ms"]
+    over = f"{own / triton:5.2f}x" if own and triton else "     -"
+    error = max(row.get("errors", {"": 0.0}).values())
+    said = "" if row.get("right") else row.get("error", "WRONG")
+    return f"{over} {own or 0:8.4f} ms err {error:.1e} {row['case']} {row['config']} {said}"
 
 
 def main() -> None:
     """Check and time."""
     parser = argparse.ArgumentParser(description="Tiles of the Pallas kernels, tried.")
-    parser.add_argument("--shape", default=SHAPES, help="batch,heads,seq_len,head_dim; several with ;")
+    shape = "batch,heads,seq_len,head_dim: a power of two; several with ;"
+    parser.add_argument("--shape", default="8,16,4096,128", help=shape)
     parser.add_argument("--kind", default="linear,momentum")
-    parser.add_argument("--mode", default="forward")
+    parser.add_argument("--mode", default="forward", help="forward, forward_backward; several with ,")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: checked, not timed")
-    parser.add_argument("--limit-s", type=float, default=145.0, help="after so long no choice is begun")
+    for name, values in AXES.items():
+        parser.add_argument(f"--{name}", default=values)
     parser.add_argument("--triton", action="store_true", help="print the Triton backend's times alone")
     parser.add_argument("--out", type=Path, default=Path("tune-pallas"))
     options = parser.parse_args()
     if options.triton:
         of_triton(options)
         return
-    began = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *sys.argv, "--triton"]
-    beside = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    triton = json.loads(beside.splitlines()[-1]) if beside.strip() else {}
+    beside = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--triton"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    triton = json.loads(beside.stdout.splitlines()[-1])
     framework = load_framework("jax")
     framework.start(options.device, 4)
+    lists = [[int(x) for x in getattr(options, name).split(",")] for name in AXES]
     record: list[dict[str, Any]] = []
-    cases = the_cases(options)
-    todo = [(case, list(choices(case))) for case in cases]
-    for turn in range(max(len(own) for _, own in todo)):  # every case's first choices before any case's last
-        for case, own in todo:
-            if turn >= len(own) or time.perf_counter() - began > options.limit_s:
-                continue
-            row = tried(case, own[turn], judge_of(case), framework)
-            record.append(row | {"case": case.id, "triton_ms": triton.get(case.id)})
-            print(line(record[-1]), flush=True)
-            (options.out / "pallas.json").write_text(json.dumps(record, indent=1) + "\n")
-    print("the fastest right choice of each case:")
-    for case in cases:
-        right = [row for row in record if row["case"] == case.id and row.get("right") and "device_ms" in row]
-        if right:
-            print(line(min(right, key=lambda row: row["device_ms"])))
-    print(f"{len(record)} of {sum(len(own) for _, own in todo)} choices, {time.perf_counter() - began:.0f} s")
-
-
-JUDGES: dict[str, Judge] = {}
-
-
-def judge_of(case: Case) -> Judge:
-    """That of the small sizes."""
-    small = case.replace(**CHECKED)
-    if small.id not in JUDGES:
-        JUDGES[small.id] = Judge(small, make_inputs(small))
-    return JUDGES[small.id]
-
-
-def line(row: dict[str, Any]) -> str:
-    """A row of the table."""
-    own, triton = row.get("device_ms"), row["triton_ms"]
-    over = f"{own / triton:5.2f}x" if own and triton else "     -"
-    changed = {name: row[name] for name in ("blocks", "warps", "stages", "more_segments") if name in row}
-    error = max(row.get("errors", {"": 0.0}).values())
-    said = "" if row.get("right") else row.get("error", "WRONG")
-    return f"{over} {own or 0:8.4f} ms err {error:.1e} {row['case']} {row['map']} {changed} {said}"
+    for case, numbers in itertools.product(the_cases(options), itertools.product(*lists)):
+        row = tried(case, dict(zip(AXES, numbers, strict=True)), framework)
+        record.append({"case": case.id, "triton_ms": triton[case.id]} | row)
+        print(line(record[-1]), flush=True)
+        (options.out / "pallas.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

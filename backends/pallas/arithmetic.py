@@ -34,8 +34,6 @@ class Arithmetic(NamedTuple):
     dot: Literal["bf16", "tf32", "ieee"]
     compiled: bool
     """For a card, and not interpreted."""
-    map: Literal["select", "clamped", "plain"] = "select"
-    """How `feature` is made: of the two halves one, or both added; ``plain`` lets Triton make it again."""
 
     def operand(self, x: jax.Array) -> jax.Array:
         """A tile as an operand of `product`."""
@@ -73,18 +71,23 @@ class Arithmetic(NamedTuple):
         for results below 1.2e-38, which become 0 here."""
         if not self.compiled:
             return jnp.exp2(x)
-        return self._instruction("ex2.approx.ftz.f32 $0, $1;", x)
+        result = plgpu.elementwise_inline_asm(
+            "ex2.approx.ftz.f32 $0, $1;",
+            args=[x],
+            constraints="=f,f",
+            pack=1,
+            result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, jnp.float32)],
+        )
+        return result[0]
 
     def feature(self, x: jax.Array) -> jax.Array:
         """``phi(x) = elu(x) + 1`` in float32: ``x + 1`` above 0, ``exp(x)`` below.
 
-        Not elu and then + 1, which rounds exp(x) away below -8 in float16 and below -17 in float32. A plain
-        maximum of Pallas loses a NaN on a card: the one of `clamped` is an instruction that keeps it.
+        Not elu and then + 1, which rounds exp(x) away below -8 in float16 and below -17 in float32. Chosen
+        and not a maximum plus a minimum, since Pallas's lose a NaN on a card.
         """
         x = x.astype(jnp.float32)
-        if self.map != "clamped":
-            return jnp.where(x > 0.0, x + 1.0, self.exp2(x * self._log2e()))
-        return self._above(x) + self.exp2(jnp.minimum(x, 0.0) * self._log2e())
+        return jnp.where(x > 0.0, x + 1.0, self.exp2(x * self._log2e()))
 
     def slope(self, x: jax.Array) -> jax.Array:
         """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
@@ -92,24 +95,17 @@ class Arithmetic(NamedTuple):
         return jnp.where(x > 0.0, 1.0, self.exp2(x * self._log2e()))
 
     def _log2e(self) -> Any:
-        """log2(e), as a number that Triton cannot know to be one: it moves what has loads and constants alone
-        for its sources into the layout of each product, and so made every phi(q) twice."""
-        if self.map == "plain" or not self.compiled:
+        """log2(e), on a card as a number that Triton does not know to be a constant.
+
+        Where two products want a tile in two layouts, Triton makes the tile anew for the second rather than
+        move it there, if all that it is made of are loads and constants: every phi(q) was made twice, and a
+        scan took up to 1.9 times as long. What hangs on a number of the program it moves. Of one (batch,
+        head) pair that number is always 0, which Triton does know: phi is then made twice again, which costs
+        time and no digit.
+        """
+        if not self.compiled:
             return LOG2E
         return jnp.where(pl.program_id(1) >= 0, jnp.float32(LOG2E), jnp.float32(0.0))
-
-    def _above(self, x: jax.Array) -> jax.Array:
-        """``max(x, 0)``, NaN where x is."""
-        return (
-            self._instruction("max.NaN.f32 $0, $1, 0f00000000;", x) if self.compiled else jnp.maximum(x, 0.0)
-        )
-
-    def _instruction(self, text: str, x: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct(x.shape, jnp.float32)
-        found = plgpu.elementwise_inline_asm(
-            text, args=[x], constraints="=f,f", pack=1, result_shape_dtypes=[shape]
-        )
-        return found[0]
 
 
 def arithmetic_of(case: Case) -> Arithmetic:

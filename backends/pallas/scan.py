@@ -24,15 +24,11 @@ WEIGHTS = ("lag", "u", "b", "carry")
 """The names in `chunk_weights`."""
 
 
-SMALLEST = float(np.finfo(np.float32).tiny)
-
-
 def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blocked]:
     """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C,
     C], ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1)
     [C]. Empty without momentum. Where the chunk forgets, ``carry`` is -beta^(i+2), and there is no ``u``,
-    which is 1; and where its powers fit float32, there is no ``lag`` either: u(i-j) is
-    1 + carry_i b_j beta^-C, in fewer registers and with no digits to lose, as beta is far from 1.
+    which is 1. Where the plan says that u(i-j) is `factored`, there is no ``lag``.
 
     `back` turns time round: u(j-i), u(i), beta^i and c(C-i), or -beta^(C-i+1), and keeps ``lag``.
     """
@@ -42,7 +38,7 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
     left, gone = (i, rows - i) if back else (rows - 1 - i, i + 1)
     lag = i[:, None] - i[None, :]
     found = {"b": by_distance.keep(beta, left)}
-    if not plan.factored or back or not plan.forgets(rows) or by_distance.keep(beta, rows + 1) < SMALLEST:
+    if back or not plan.factored(rows):
         found["lag"] = by_distance.u(beta, -lag if back else lag)
     if plan.forgets(rows):
         found["carry"] = -beta * by_distance.keep(beta, gone)
@@ -52,8 +48,9 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
 
 
 def lagged(plan: Plan, rows: int, scores: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
-    """Scores [C, C], a row a query, by u(i-j), from the `chunk_weights`. What is above the diagonal is 0 or
-    not defined."""
+    """Scores [C, C], a row a query, by u(i-j), from the `chunk_weights`: by the table ``lag``, or without one
+    by 1 + carry_i b_j beta^-C, of two vectors that the kernel has already, for the registers of [C, C]. What
+    is above the diagonal is 0 or not defined."""
     if "lag" in weights:
         return scores * weights["lag"]
     # By one factor after the other: their product would be made before the loop, and take as many registers.
