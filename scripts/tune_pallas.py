@@ -33,7 +33,7 @@ from scripts.tune_jax import device_ms  # noqa: E402
 from scripts.tune_triton import the_case  # noqa: E402
 
 AXES = {"rows": "0", "block": "0", "warps": "4,8", "stages": "1,2,3", "segments": "0"}
-"""What is tried of each, 0 being the plan's own: positions of a chunk, columns of v a program has, and so on."""
+"""What is tried of each, 0 being the plan's own: positions of a chunk, columns of v that one program has."""
 CHECKED = {"batch": 1, "heads": 2, "seq_len": 512}
 """The sizes at which a choice's numbers are judged, in as many segments up to four."""
 
