@@ -49,7 +49,7 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
     first = drawn[0]
     first.set_xscale("log", base=2)
     first.set_yscale("log")
-    room = (xs[-1] / xs[0]) ** 0.05
+    room = (xs[-1] / xs[0]) ** 0.08
     first.set_xlim(xs[0] / room, xs[-1] * room)
     measured_ticks(first.yaxis, low, high)
     first.set_ylim(low, high)
