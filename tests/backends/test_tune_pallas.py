@@ -17,18 +17,12 @@ from tests.conftest import ROOT
 def test_choices_are_checked_and_a_wrong_one_is_said(tmp_path: Path) -> None:
     """Chunks of 64 positions are right; of 96 there is one in a segment of 128, the rest of which is left
     out."""
-    script = ROOT / "scripts" / "tune_pallas.py"
-    done = subprocess.run(
-        [
-            *(sys.executable, str(script), "--device", "cpu", "--shape", "1,2,256,16", "--kind", "momentum"),
-            *("--rows", "0,96", "--block", "32", "--warps", "8", "--stages", "0", "--segments", "2"),
-            *("--out", "found"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "tune_pallas.py"), "--out", "found"),
+        *("--device", "cpu", "--shape", "1,2,256,16", "--kind", "momentum"),
+        *("--rows", "0,96", "--block", "32", "--warps", "8", "--stages", "0", "--segments", "2"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     right, wrong = json.loads((tmp_path / "found" / "pallas.json").read_text())
     chosen = {"rows": 64, "value_dim": 32, "blocks": 2, "warps": 8, "segments": 2}
