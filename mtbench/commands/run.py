@@ -101,7 +101,7 @@ def run(
     error; 2 for bad input; 130 after Ctrl-C, which keeps what was measured and writes the report.
     """
     from mtbench.sweep import command
-    from mtbench.sweep.executor import new_executor
+    from mtbench.sweep.executors import new_executor
     from mtbench.workloads import workload
 
     if resume is not None:
