@@ -48,7 +48,7 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
     low, high = limits(figure)
     first = drawn[0]
     first.set_xscale("log", base=2)
-    room = (xs[-1] / xs[0]) ** 0.05
+    room = (xs[-1] / xs[0]) ** 0.08
     first.set_xlim(xs[0] / room, xs[-1] * room)
     logarithmic(first, "y", low, high)
     for number, ax in enumerate(drawn):

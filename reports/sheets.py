@@ -76,7 +76,7 @@ class Sheet:
     bands: bool
     """Whether an interval is an area along the line; else a bar at each point."""
     colors: int | None = None
-    """Colours of the PNG, where so few show it alike, in a quarter of the bytes; None: all."""
+    """Colours of the PNG, where so few show it alike, in a third of the bytes; None: all."""
 
     def canvas(self, height_in: float, title: str) -> Canvas:
         """An empty figure of that height, which says what it is where the sheet's do."""
@@ -118,7 +118,7 @@ REPORT = Sheet(
     dpi=150,
     title=True,
     bands=False,
-    colors=64,
+    colors=256,  # with fewer a line of few pixels gets the colour of another
 )
 
 _PAPER_SETTINGS: Mapping[str, Any] = {

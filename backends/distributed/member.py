@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from mtbench.spec import Case
 
 from .exchange import Exchange
 from .places import Place, evenly, pieces_of
+from .replay import Replay
 from .ring import Ring
 from .scan import Scan
 
@@ -96,13 +97,16 @@ class TorchMember:
             place = Place(self._exchange.rank, whole)
             self._side = Scan(case, place, self._exchange, form, groups=groups, segments=segments)
             self.config = {"algorithm": "states", "local": form, "groups": self._side.groups}
+        self._captured = case.device == "cuda" and isinstance(self._side, Scan)
+        self.config = {**self.config, "captured": self._captured}
+        self._replay: Replay | None = None
         self._inputs: dict[str, list[torch.Tensor]] = {}
 
     def load(self, inputs: Inputs) -> None:
         """See `Member.load`."""
         from mtbench.frameworks.torch import to_tensor
 
-        self._inputs = {}  # the last case's go before these come
+        self._inputs, self._replay = {}, None  # the last case's go before these come
         for name in ("q", "k", "v", "do"):
             array: Array | None = getattr(inputs, name)
             if array is not None:
@@ -112,7 +116,7 @@ class TorchMember:
     def hold(self, name: str, parts: list[torch.Tensor]) -> None:
         """Take ``q``, ``k``, ``v`` or ``do`` as they are, contiguous [batch, heads, positions, dim], one for
         each of the rank's pieces."""
-        self._inputs[name] = parts
+        self._inputs[name], self._replay = parts, None
 
     def __call__(self) -> dict[str, list[torch.Tensor]]:
         """See `Member.__call__`."""
@@ -131,6 +135,15 @@ class TorchMember:
                 grads = side.backward(kept, given["do"][0])
                 names |= {name: [x] for name, x in zip(("dq", "dk", "dv"), grads, strict=True)}
             return names
+
+    def repeated(self) -> Callable[[], Any]:
+        """See `Member.repeated`. On GPUs the exchange of states is a graph with the kernels around it; the
+        ring's steps are long enough for the host to stay ahead of them."""
+        if not self._captured:
+            return self
+        if self._replay is None:
+            self._replay = Replay(self)
+        return self._replay
 
     def wait(self, result: Any) -> None:
         """See `Member.wait`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mtbench.inputs import Array, Inputs
@@ -26,6 +26,10 @@ class Member(Protocol):
 
     def __call__(self) -> Any:
         """Start the work, and return a handle of its results."""
+
+    def repeated(self) -> Callable[[], Any]:
+        """A call, to be timed: of the inputs that it has now, into outputs that the next one may write over.
+        What that needs to be made ready is done here, by all ranks at the same time."""
 
     def wait(self, result: Any) -> None:
         """Return when this rank's outputs are computed."""
