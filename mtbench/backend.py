@@ -343,6 +343,8 @@ LENGTHS = Limit(
     reason="per-sequence lengths are in torch-eager, torch-compile and triton so far",
     applies=lambda case, form: case.lengths is not None,
 )
+ALIKE = (GROUPED_HEADS, KV_LEN, LENGTHS)
+"""Of a backend whose k and v have the heads and the positions of q, all of them real."""
 FORWARD_ONLY = Limit(
     kind="notimpl",
     what="mode forward_backward",
@@ -453,7 +455,7 @@ class FunctionBackend(DeclaredBackend):
             form_table=table,
             devices=devices or ("cpu", "cuda"),
             requires=requires,
-            limits=limits if general else (GROUPED_HEADS, KV_LEN, LENGTHS, *limits),
+            limits=limits if general else (*ALIKE, *limits),
             caveats=caveats,
         )
         object.__setattr__(self, "functions", dict(functions))
