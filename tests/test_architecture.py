@@ -180,7 +180,8 @@ ALLOWED = {
     "mtbench/floor.py": ("mtbench.spec",),
     "mtbench/spec.py": ("mtbench.errors",),
     "mtbench/inputs.py": ("mtbench.spec",),
-    "mtbench/backend.py": ("mtbench.errors", "mtbench.inputs", "mtbench.spec", "mtbench.frameworks"),
+    "mtbench/backend.py": ("mtbench.errors", "mtbench.inputs", "mtbench.spec"),
+    "mtbench/function_backend.py": ("mtbench.backend", "mtbench.frameworks", "mtbench.spec"),
     "mtbench/results.py": (
         "mtbench.errors",
         "mtbench.floor",
