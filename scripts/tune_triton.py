@@ -54,13 +54,14 @@ def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int,
         for backward in backward_choices(case, options):
             yield import_part("backends.triton.tiles").softmax_tiles(case), 1, backward
         return
-    lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
+    own = import_part("backends.triton.tiles").linear_tiles(case)
+    lists = ([None if x == OWN else int(x) for x in getattr(options, name).split(",")] for name in AXES)
     for rows, block, warps, stages, registers, segments, factored, columns in itertools.product(*lists):
         if block <= case.value_dim:
             forward = tiles(
                 rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
                 value_blocks=case.value_dim // block, warps=warps, stages=stages, registers=registers or None,
-                factored=bool(factored), columns=columns,
+                factored=own.factored if factored is None else bool(factored), columns=columns or own.columns,
             )  # fmt: skip
             for backward in backward_choices(case, options):
                 yield forward, segments, backward
@@ -87,6 +88,8 @@ def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[
         )
 
 
+OWN = "own"
+"""An axis at what the backend takes by itself."""
 AXES = {
     "rows": "64",
     "block": "64",
@@ -94,8 +97,8 @@ AXES = {
     "stages": "2,3",
     "registers": "0",  # 0: as many as the compiler likes
     "segments": "1,2,4",  # 0: the plan's own
-    "factored": "0",  # u(i-j), where a chunk forgets: 0 a tile of registers, 1 two factors
-    "columns": "16",  # of the product with z at the least
+    "factored": OWN,  # u(i-j), where a chunk forgets: 0 a tile of registers, 1 two factors
+    "columns": OWN,  # of the product with z at the least: 16 or 8
 }
 
 
@@ -119,9 +122,10 @@ def after(row: dict[str, Any]) -> str:
 
 
 def the_cases(options: argparse.Namespace) -> list[Case]:
-    """Each shape with each kind."""
+    """Each mode and shape with each kind."""
     return [
-        the_case(shape, kind, options.mode)
+        the_case(shape, kind, mode)
+        for mode in options.mode.split(",")
         for shape in options.shape.split(";")
         for kind in options.kind.split(",")
     ]
@@ -234,7 +238,7 @@ def main() -> None:
         help="batch,heads,seq_len,head_dim: a power of two; several with ; between them",
     )
     parser.add_argument("--kind", default="momentum", help="softmax, linear, momentum; several with ,")
-    parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
+    parser.add_argument("--mode", default="forward", help="or forward_backward; both with , between them")
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", default=values)
     parser.add_argument(

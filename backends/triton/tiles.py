@@ -28,6 +28,11 @@ FACTORED = {"scan": (False, True, True), "dq": (False, True, False), "dk": (Fals
 more spilled registers than it costs instructions, as read in the compiled kernels (docs/triton-notebook.md,
 section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""
 
+COLUMNS = (16, 8, 16)
+"""Of the scan's product with z, by `_width` of head_dim, where a chunk of bfloat16 forgets: at 128 the threads
+hold 8 rows at once, and z in 8 sums spares 8 registers a thread. Measured right and faster on a card
+(docs/triton-notebook.md, section 9); of 256 columns, of two states and of linear attention it was not."""
+
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 
@@ -53,7 +58,8 @@ class Tiles:
     factored: bool = False
     """Where a chunk forgets: whether u(i-j) is made of two factors, and not held in a tile."""
     columns: int = 16
-    """Of the product with z at the least: the fewest of a dot, but for 8, which no wgmma of Triton's has."""
+    """Of the product with z at the least. 16 are the fewest that a wgmma of Triton's has: 8 take the older mma,
+    and only where z is the second operand, since no dot of half precision sums over fewer than 16."""
 
     @property
     def groups(self) -> int:
@@ -127,6 +133,7 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
         registers=168 if lean else None, factored=_factored(case, "scan", head_dim),
+        columns=COLUMNS[_width(head_dim)] if _forgets(case) else 16,
     )  # fmt: skip
 
 
@@ -203,6 +210,11 @@ def _gradient_warps(case: Case, width: int) -> int:
 def _two_states(case: Case) -> bool:
     """Whether momentum's kernels of bfloat16 hold S and P in float32, since no chunk forgets."""
     return case.spec.kind == "momentum" and not forgotten(case.spec.beta, FAST_ROWS, "bf16")
+
+
+def _forgets(case: Case) -> bool:
+    """Whether the scan is one of momentum in bfloat16 that holds S alone in float32."""
+    return _fast(case) and case.spec.kind == "momentum" and case.spec.causal and not _two_states(case)
 
 
 def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:

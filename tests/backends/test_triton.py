@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -182,24 +183,66 @@ def test_the_weights_within_a_chunk_from_two_factors(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "dim", "beta", "factored"),
+    ("dtype", "dim", "beta", "groups", "factored"),
     [
-        ("bfloat16", 128, 0.9, (True, True, True, False)),
-        ("bfloat16", 128, 0.5, (True, True, True, False)),
-        ("bfloat16", 128, 0.49, (False, False, False, False)),  # its powers are too far apart
-        ("bfloat16", 128, 0.95, (False, False, False, False)),  # no chunk forgets
-        ("bfloat16", 64, 0.9, (False, False, False)),
-        ("float32", 128, 0.5, (False, False, False, False)),
+        ("bfloat16", 128, 0.9, 8, (True, True, True, False)),
+        ("bfloat16", 128, 0.5, 8, (True, True, True, False)),
+        ("bfloat16", 128, 0.49, 8, (False, False, False, False)),  # its powers are too far apart
+        ("bfloat16", 128, 0.95, 16, (False, False, False, False)),  # no chunk forgets
+        ("bfloat16", 64, 0.9, 16, (False, False, False)),
+        ("float32", 128, 0.5, 16, (False, False, False, False)),
     ],
 )
-def test_which_kernels_make_the_weights_of_two_factors(
-    dtype: Any, dim: int, beta: float, factored: tuple[bool, ...]
+def test_what_momentum_s_kernels_are_made_of(
+    dtype: Any, dim: int, beta: float, groups: int, factored: tuple[bool, ...]
 ) -> None:
+    """Which of them make the weights of two factors, and in how many sums the scan has z."""
     plans = import_part("backends.triton.plan")
     case = Case(spec=AttentionSpec(beta=beta), seq_len=300, head_dim=dim, dtype=dtype)
     plan = plans.make_plan(case, "cpu")
     assert tuple(plan.factored(tiles) for tiles in (plan.tiles, *plan.gradient_tiles)) == factored
     assert plan.config["factored"] == factored[0]
+    assert plan.tiles.groups == groups
+    linear = plans.make_plan(case.replace(spec=AttentionSpec(kind="linear")), "cpu")
+    assert linear.tiles.groups == 16
+
+
+@pytest.mark.parametrize(
+    ("n", "segments", "dims", "beta", "lengths"),
+    [
+        (1, 1, (128, 128), 0.7, None),
+        (128, 1, (128, 64), 0.7, None),  # every chunk is whole
+        (205, 2, (104, 40), 0.7, None),
+        (384, 3, (128, 72), 0.0, None),
+        (205, 2, (128, 128), 0.1, (1, 130)),
+        (205, 2, (72, 128), 0.999, (205, 77)),  # no chunk forgets
+    ],
+)
+@pytest.mark.parametrize("factored", [True, False])
+def test_the_sum_of_the_keys_in_8_columns(
+    factored: bool,
+    n: int,
+    segments: int,
+    dims: tuple[int, int],
+    beta: float,
+    lengths: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the scan of bfloat16 has it at head_dim 128, which the interpreter does not multiply."""
+    import_part("backends.triton.launch").enter("cpu")
+    plans = import_part("backends.triton.plan")
+    chosen = plans.linear_tiles
+
+    def narrow(case: Case, *, tf32: bool) -> Any:
+        return replace(chosen(case, tf32=tf32), warps=4, columns=8, factored=factored)
+
+    monkeypatch.setattr(plans, "linear_tiles", narrow)
+    sizes: Any = {"seq_len": n, "head_dim": dims[0], "value_dim": dims[1], "lengths": lengths}
+    case = Case(spec=AttentionSpec(beta=beta, gamma=0.6), batch=2, heads=1, dtype="float16", **sizes)
+    config = load_backend("triton").build(case, "fused").config
+    assert (plans.make_plan(case, "cpu").tiles.groups, config["segments"]) == (8, segments)
+    assert (config["forgets"], config["factored"]) == (beta <= 0.7, factored and 0.1 < beta <= 0.7)
+    check_gradients(case)
 
 
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
