@@ -29,9 +29,9 @@ more spilled registers than it costs instructions, as read in the compiled kerne
 section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""
 
 COLUMNS = (16, 8, 16)
-"""Of the scan's product with z, by `_width` of head_dim, where a chunk of bfloat16 forgets: at 128 the threads
-hold 8 rows at once, and z in 8 sums spares 8 registers a thread. Measured right and faster on a card
-(docs/triton-notebook.md, section 9); of 256 columns, of two states and of linear attention it was not."""
+"""Of the scan's product with z, by `_width` of head_dim, where a chunk of bfloat16 forgets: at 128 the
+threads hold 8 rows at once, and z in 8 sums spares 8 registers a thread. That was measured right and faster
+on a card (docs/triton-notebook.md, section 9); head_dim 256, two states and linear attention were not."""
 
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
@@ -58,8 +58,8 @@ class Tiles:
     factored: bool = False
     """Where a chunk forgets: whether u(i-j) is made of two factors, and not held in a tile."""
     columns: int = 16
-    """Of the product with z at the least. 16 are the fewest that a wgmma of Triton's has: 8 take the older mma,
-    and only where z is the second operand, since no dot of half precision sums over fewer than 16."""
+    """Of the product with z at the least. 16 are the fewest that a wgmma of Triton's has; 8 take the older
+    mma. The backward's kernels, which sum over them, need 16: a dot of half precision has no fewer."""
 
     @property
     def groups(self) -> int:
