@@ -158,7 +158,7 @@ def test_padding_and_keys_of_another_length(kind: Any, causal: bool, dtype: Any)
 
 EIGHT = [
     # batch, heads, seq_len, head_dim, value_dim, lengths
-    pytest.param((1, 1, 1, 128, 128, None), id="one-position"),
+    pytest.param((1, 2, 17, 128, 128, None), id="few-positions"),
     pytest.param((1, 2, 63, 72, 40, None), id="less-than-a-chunk"),
     pytest.param((8, 16, 256, 128, 128, None), id="whole-chunks"),
     pytest.param((8, 16, 257, 128, 128, None), id="a-ragged-end"),
