@@ -1,6 +1,6 @@
 """Counts the instructions in the loops of the chunked Triton kernels, compiled for a Hopper without one.
 
-``python scripts/triton_instructions.py --head-dim 64,128 --mode forward_backward --json FILE``
+``python scripts/triton_instructions.py --shape "1,16,16384,64;8,16,4096,128" --mode forward --json FILE``
 
 For each kernel of causal linear and momentum attention in bfloat16: registers, spills, and for every loop its
 instructions by class and the issue cycles that 64 positions take an SM whose four schedulers issue one
@@ -11,6 +11,7 @@ and o, head_dim 64 and bfloat16, in some 2480 cycles an SM: a kernel near that i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -82,23 +83,32 @@ def disassembled(cubin: bytes) -> str:
 def main() -> None:
     """Print a line a loop."""
     parser = argparse.ArgumentParser(description="Instructions of the Triton kernels' loops.")
-    parser.add_argument("--head-dim", default="64,128")
-    parser.add_argument("--mode", default="forward_backward", choices=["forward", "forward_backward"])
+    parser.add_argument(
+        "--shape",
+        default="1,16,16384,64;1,16,16384,128",
+        help="batch,heads,seq_len,head_dim; several with ; between them",
+    )
+    parser.add_argument("--kind", default="linear,momentum")
+    parser.add_argument("--mode", default="forward_backward", help="or forward; both with , between them")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     aot = import_part("backends.triton.aot")
     found: list[dict[str, Any]] = []
-    for kind in ("linear", "momentum"):
-        for head_dim in (int(x) for x in options.head_dim.split(",")):
-            spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
-            sizes: dict[str, Any] = {"batch": 1, "heads": 16, "seq_len": 16384, "head_dim": head_dim}
-            case = Case(spec=spec, dtype="bfloat16", device="cuda", mode=options.mode, **sizes)
+    for kind in options.kind.split(","):
+        for mode, shape in itertools.product(options.mode.split(","), options.shape.split(";")):
+            spec = AttentionSpec(kind=kind)
+            batch, heads, seq_len, head_dim = (int(x) for x in shape.split(","))
+            sizes: dict[str, Any] = {
+                "batch": batch, "heads": heads, "seq_len": seq_len, "head_dim": head_dim
+            }  # fmt: skip
+            case = Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)
             for kernel, cubin in aot.compiled(case):
                 for loop in loops(disassembled(cubin)):
                     cycles = loop.total() * kernel.warps / SCHEDULERS * 64 / (kernel.rows or 64)
                     row = {
                         "kind": kind,
-                        "head_dim": head_dim,
+                        **sizes,
+                        "mode": mode,
                         "kernel": kernel.kernel,
                         "rows": kernel.rows,
                         "warps": kernel.warps,
@@ -110,9 +120,10 @@ def main() -> None:
                     }
                     found.append(row)
                     print(
-                        f"{kind} {head_dim} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} rows, "
+                        f"{kind} {mode} {shape} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} rows, "
                         f"{kernel.registers} registers, {kernel.stack_bytes} bytes spilled, loop of "
-                        f"{loop.total()}, {row['issue_cycles_for_64_rows']} issue cycles for 64 rows"
+                        f"{loop.total()} with {loop['spill']} of spills, "
+                        f"{row['issue_cycles_for_64_rows']} issue cycles for 64 rows"
                     )
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -54,19 +54,22 @@ def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int,
         for backward in backward_choices(case, options):
             yield import_part("backends.triton.tiles").softmax_tiles(case), 1, backward
         return
-    lists = ([int(x) for x in getattr(options, name).split(",")] for name in AXES)
-    for rows, block, warps, stages, registers, segments in itertools.product(*lists):
+    own = import_part("backends.triton.tiles").linear_tiles(case)
+    lists = ([None if x == OWN else int(x) for x in getattr(options, name).split(",")] for name in AXES)
+    for rows, block, warps, stages, registers, segments, factored, columns in itertools.product(*lists):
         if block <= case.value_dim:
             forward = tiles(
                 rows=rows, keys=rows, head_dim=case.head_dim, value_dim=block,
                 value_blocks=case.value_dim // block, warps=warps, stages=stages, registers=registers or None,
+                factored=own.factored if factored is None else bool(factored), columns=columns or own.columns,
             )  # fmt: skip
             for backward in backward_choices(case, options):
                 yield forward, segments, backward
 
 
 def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, ...] | None]:
-    """Tiles of dq, dk and dv, with the same rows, warps, stages, registers; None: the plan's own."""
+    """Tiles of dq, dk and dv, with the same rows, warps, stages, registers and, where it is said, `factored`;
+    None: the plan's own."""
     yield None
     if case.mode == "forward" or not options.backward:
         return
@@ -75,21 +78,27 @@ def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[
     for choice in options.backward.split(";"):
         sizes, *rest = choice.split(",")
         own, other = (int(x) for x in (sizes.split("/") * 2)[:2])
-        warps, stages, registers = (int(x) for x in rest)
+        warps, stages, registers, *factored = (int(x) for x in rest)
         rest = {"warps": warps, "stages": stages, "registers": registers or None}
+        if factored:
+            rest["factored"] = bool(factored[0])
         yield (
             replace(by_queries, rows=own, keys=other, **rest),
             *(replace(tiles, rows=other, keys=own, **rest) for tiles in by_keys),
         )
 
 
+OWN = "own"
+"""An axis at what the backend takes by itself."""
 AXES = {
     "rows": "64",
     "block": "64",
     "warps": "4,8",
     "stages": "2,3",
     "registers": "0",  # 0: as many as the compiler likes
-    "segments": "1,2,4",
+    "segments": "1,2,4",  # 0: the plan's own
+    "factored": OWN,  # u(i-j), where a chunk forgets: 0 a tile of registers, 1 two factors
+    "columns": OWN,  # of the product with z at the least: 16 or 8
 }
 
 
@@ -106,14 +115,17 @@ def after(row: dict[str, Any]) -> str:
     """The backward's tiles of a row, where they were chosen."""
     tiles = row.get("backward", [])[:1]
     return "".join(
-        f" backward {t['rows']}/{t['keys']},{t['warps']},{t['stages']},{t['registers'] or 0}" for t in tiles
+        f" backward {t['rows']}/{t['keys']},{t['warps']},{t['stages']},{t['registers'] or 0}"
+        f",{t['factored']:d}"
+        for t in tiles
     )
 
 
 def the_cases(options: argparse.Namespace) -> list[Case]:
-    """Each shape with each kind."""
+    """Each mode and shape with each kind."""
     return [
-        the_case(shape, kind, options.mode)
+        the_case(shape, kind, mode)
+        for mode in options.mode.split(",")
         for shape in options.shape.split(";")
         for kind in options.kind.split(",")
     ]
@@ -209,7 +221,8 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
         print(
             f"{row.get('over_floor', 0):6.2f}x {row.get('device_ms', 0):8.4f} ms ({parts}){after(row)} "
             f"rows {t['rows']} block {t['value_dim']} warps {t['warps']} stages {t['stages']} "
-            f"registers {t['registers'] or 0} segments {row['segments']} "
+            f"registers {t['registers'] or 0} segments {row['segments']} factored {t['factored']:d} "
+            f"columns {t['columns']} "
             f"{'' if row.get('right') else row.get('error', 'WRONG')}",
             flush=True,
         )
@@ -225,13 +238,14 @@ def main() -> None:
         help="batch,heads,seq_len,head_dim: a power of two; several with ; between them",
     )
     parser.add_argument("--kind", default="momentum", help="softmax, linear, momentum; several with ,")
-    parser.add_argument("--mode", default="forward", choices=["forward", "forward_backward"])
+    parser.add_argument("--mode", default="forward", help="or forward_backward; both with , between them")
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", default=values)
     parser.add_argument(
         "--backward",
         help=(
-            "rows,warps,stages,registers of the backward's kernels; several with ; between them. "
+            "rows,warps,stages,registers of the backward's kernels, and with one more number whether they "
+            "are factored; several with ; between them. "
             "softmax: own rows/others, as in 128/64,8,2,0"
         ),
     )

@@ -74,12 +74,15 @@ def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> lis
     return found
 
 
-def forward_compiled(module: str, case: Case, capability: int = HOPPER) -> list[tuple[Resources, bytes]]:
-    """The same of a forward that no case takes by itself: the look-back scan, or the near field."""
+def forward_compiled(
+    module: str, case: Case, capability: int = HOPPER, **flags: bool
+) -> list[tuple[Resources, bytes]]:
+    """The same of a forward by its module's name, with the options of its `attention`: the scan, or the
+    look-back scan, which no case takes by itself."""
     enter("cuda")
     forward = importlib.import_module(f"{__package__}.{module}")
     found: list[tuple[Resources, bytes]] = []
-    forward.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case))
+    forward.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case), **flags)
     return found
 
 

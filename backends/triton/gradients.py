@@ -19,6 +19,7 @@ import triton.language as tl
 from .launch import Launch
 from .maps import (
     both,
+    by_factors,
     feature_map,
     first_row,
     groups_sum,
@@ -36,21 +37,30 @@ from .tiles import Tiles
 __all__ = ["gradients", "of_keys_and_values", "of_queries"]
 
 
+@triton.jit
+def added_keys(Z, k, there, seen, lengths, GROUPS: tl.constexpr, DOT: tl.constexpr):
+    """The operand phi(k) of a chunk, to which `k` [BT, BD] points where it is `there`, and Z with it."""
+    phi = feature_map(tl.load(k, mask=there, other=0.0))
+    if lengths is not None:  # else what is past the end is seen by no real query
+        phi = tl.where(seen[:, None], phi, 0.0)
+    return operand(phi, DOT), Z + groups_sum(phi, GROUPS)
+
+
 @triton.jit(do_not_specialize=["n", "heads", "segment", "slots", "last"])
 def query_gradients(
     q, k, v, o, do, dq, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
-    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr,
-    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr,
-    DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, FACTORED: tl.constexpr, CAUSAL: tl.constexpr,
+    SEGMENTED: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr, WHOLE: tl.constexpr,
+    GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dq, and delta for the kernel after it. With S, P, z where a chunk starts, c(i) as in `scan`::
 
         dphi(q_i) = (S + c(i) P) g_i - delta_i z + sum_{j<=i} [u(i-j) (g_i . v_j) - delta_i] phi(k_j)
 
-    Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence. `FORGETS` is
-    what it is in `scan`.
+    Without `CAUSAL` only the first two terms are left, with the S and z of the whole sequence. `FORGETS` and
+    `FACTORED` are what they are in `scan`.
 
     Tiling: one program a (batch, head, block of BD columns) and segment, over chunks of BT positions; S and
     P, transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
@@ -60,6 +70,8 @@ def query_gradients(
     """
     ALL_D: tl.constexpr = D % BD == 0
     ALL_V: tl.constexpr = DV % BV == 0
+    # phi(k) before the scores or after, by what the compiler spills (docs/triton-notebook.md, section 9).
+    EARLY: tl.constexpr = FORGETS and BV <= 128
     pid, part = tl.program_id(0), tl.program_id(1)
     pair, first = (pid // BLOCKS).to(tl.int64), part * segment
     head = pair * n + first
@@ -88,14 +100,17 @@ def query_gradients(
         Z = first_row(tl.load(z_in + slot * LD + d), GROUPS)
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM and CAUSAL:
-        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        if not FACTORED:
+            u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
         u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT]
     if FORGETS:
         S += beta * P
         P = operand(P, DOT)
-        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT]
+        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT], -beta^(i+1)
+    if FACTORED:
+        column = b_end / chunk_keep  # [BT], beta^-j
     length = tl.minimum(segment, n - first)
     key_count = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     for start in range(0, length, BT):
@@ -119,17 +134,18 @@ def query_gradients(
         grad = product(operand(tl.broadcast_to(-own[:, None], [BT, GROUPS]), DOT), operand(Z, DOT), grad, DOT)
         if CAUSAL:
             values = tl.load(v + e_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
+            in_keys = both(seen[:, None], in_head[None, :], ALL_D)
+            if EARLY:
+                phi_k, Z = added_keys(Z, k + d_tile, in_keys, seen, lengths, GROUPS, DOT)
             scores = tl.full([BT, BT], 0.0, tl.float32)
             scores = product(g, tl.trans(operand(values, DOT)), scores, DOT)
-            if MOMENTUM:
+            if FACTORED:
+                scores = by_factors(scores, carry, column)
+            elif MOMENTUM:
                 scores *= u_lag
             scores = tl.where(lag >= 0, scores - own[:, None], 0.0)
-            keys = tl.load(k + d_tile, mask=both(seen[:, None], in_head[None, :], ALL_D), other=0.0)
-            phi_k = feature_map(keys)  # [BT, BD]
-            if lengths is not None:  # else what is past the end is seen by no real query
-                phi_k = tl.where(seen[:, None], phi_k, 0.0)
-            Z += groups_sum(phi_k, GROUPS)
-            phi_k = operand(phi_k, DOT)
+            if not EARLY:
+                phi_k, Z = added_keys(Z, k + d_tile, in_keys, seen, lengths, GROUPS, DOT)
             grad = product(operand(scores, DOT), phi_k, grad, DOT)
             if FORGETS:
                 S = product(tl.trans(operand(values, DOT)), phi_k, S, DOT)
@@ -157,10 +173,10 @@ def query_gradients(
 def key_value_gradients(
     q, k, v, do, dk, dv, den, delta, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, slots,
     beta, chunk_carry, chunk_keep, gain,
-    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTED: tl.constexpr,
-    KEYS: tl.constexpr, VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr, LV: tl.constexpr,
-    WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, FACTORED: tl.constexpr, CAUSAL: tl.constexpr,
+    SEGMENTED: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, BLOCKS: tl.constexpr, LD: tl.constexpr,
+    LV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Computes dk (`KEYS`), dv (`VALUES`) or both, from the last chunk to the first. With R, its momentum Q
     and y of all queries after a chunk of C, j = 1..C inside it::
@@ -169,9 +185,10 @@ def key_value_gradients(
         dv_j = (R + c(C+1-j) Q)^T phi(k_j) + sum_{i>=j} u(i-j) (phi(q_i) . phi(k_j)) g_i
         R <- R + c(C) Q + sum_i u(i-1) phi(q_i) g_i^T;  Q <- beta^C Q + sum_i beta^(i-1) phi(q_i) g_i^T
 
-    Where a chunk `FORGETS`, R and Q are what S and P are in `scan`, back in time. Without `CAUSAL` the sums
-    within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both R terms get the key's own
-    weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys past that get zeros.
+    Where a chunk `FORGETS`, R and Q are what S and P are in `scan`, back in time; `FACTORED` is as there.
+    Without `CAUSAL` the sums within the chunk go, R and y are the whole sequence's, and with `MOMENTUM` both
+    R terms get the key's own weight u(N-j) (eq 14), N being the sequence's own length where it has one. Keys
+    past that get zeros.
 
     Tiling: one program a (batch, head, block) and segment, over chunks of BT positions; R and Q, transposed,
     [BV, BD], y in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers. Where the states of
@@ -217,14 +234,17 @@ def key_value_gradients(
         Y = first_row(tl.load(z_in + slot * LD + d, mask=in_head, other=0.0), GROUPS)
     lag = t[None, :] - t[:, None]  # [BT, BT], of query i from key j: rows are keys here
     if MOMENTUM and CAUSAL:
-        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        if not FACTORED:
+            u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
         u_start = tl.load(u + tl.minimum(t, last))  # [BT]
         b_start = tl.load(b + tl.minimum(t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT]
     if FORGETS:
         R += beta * Q
         Q = operand(Q, DOT)
-        carry = -beta * beta * tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
+        carry = -beta * beta * tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT], -beta^(C+2-j)
+    if FACTORED:
+        column = b_start / chunk_keep  # [BT], beta^(i-1-C)
     for index in range(chunks):
         start = (chunks - 1 - index) * BT
         real = rows_before(t, length - start, WHOLE)
@@ -265,15 +285,19 @@ def key_value_gradients(
             phi_q = operand(phi_q, DOT)
             if KEYS:
                 scores = product(values, tl.trans(g), tl.full([BT, BT], 0.0, tl.float32), DOT)
-                if MOMENTUM:
+                if FACTORED:
+                    scores = by_factors(scores, carry, column)
+                elif MOMENTUM:
                     scores *= u_lag
                 scores = tl.where(lag >= 0, scores - own[None, :], 0.0)
                 grad_k = product(operand(scores, DOT), phi_q, grad_k, DOT)
             if VALUES:
                 scores = product(phi_k, tl.trans(phi_q), tl.full([BT, BT], 0.0, tl.float32), DOT)
-                if MOMENTUM:
-                    scores *= u_lag
+                if MOMENTUM and not FACTORED:
+                    scores *= u_lag  # 0 where no query is
                 else:
+                    if FACTORED:
+                        scores = by_factors(scores, carry, column)
                     scores = tl.where(lag >= 0, scores, 0.0)
                 grad_v = product(operand(scores, DOT), g, grad_v, DOT)
             Y += fresh

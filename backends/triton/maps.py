@@ -6,6 +6,7 @@ import triton.language as tl
 __all__ = [
     "INTERPRETED",
     "both",
+    "by_factors",
     "feature_map",
     "first_row",
     "groups_sum",
@@ -43,6 +44,17 @@ def slope(x):
     """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
     below = tl.minimum(x.to(tl.float32), 0.0, propagate_nan=tl.PropagateNan.ALL)
     return tl.exp2(below * LOG2E)
+
+
+@triton.jit
+def by_factors(scores, carry, column):
+    """Scores [BT, BT] by ``u(i-j) = 1 - beta^(i-j+1)``, the power from two factors, - `carry` [BT] of the row
+    and `column` [BT].
+
+    Not u first: it would be made before the loop, and take a register each. `column` first, which is at least
+    1: by the other small scores would become 0.
+    """
+    return scores + scores * column[None, :] * carry[:, None]
 
 
 @triton.jit

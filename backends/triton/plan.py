@@ -31,6 +31,10 @@ MOST = 64
 GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
 
+FACTOR = 2.0**-64
+"""beta^C at the least where u(i-j) is made of two factors, of which one is up to beta^-C: scores below 2^64
+stay in float32. For chunks of 64 that is beta = .5."""
+
 NO_DECAY = Decay(carry=0.0, keep=0.0)
 """Linear attention's, which no kernel reads."""
 
@@ -92,6 +96,10 @@ class Plan:
         spec = self.case.spec
         return self.u is not None and spec.causal and forgotten(spec.beta, tiles.rows, self.dot)
 
+    def factored(self, tiles: Tiles) -> bool:
+        """Whether a kernel makes u(i-j) of two factors, as its tiles have it: see `by_factors` in maps.py."""
+        return tiles.factored and self.forgets(tiles) and self.case.spec.beta**tiles.rows >= FACTOR
+
     def whole(self, cut: Cut, tiles: Tiles) -> bool:
         """Whether every chunk has all its rows, and every row is real."""
         return self.lengths is None and cut.length % tiles.rows == 0
@@ -130,6 +138,7 @@ class Plan:
         return {
             "MOMENTUM": self.u is not None,
             "FORGETS": self.forgets(tiles),
+            "FACTORED": self.factored(tiles),
             "CAUSAL": causal,
             "D": self.case.head_dim,
             "DV": self.case.value_dim,
@@ -150,7 +159,8 @@ class Plan:
         if self.case.spec.kind == "softmax":
             return asdict(self.tiles)
         cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
-        return asdict(self.tiles) | cuts | {"forgets": self.forgets(self.tiles)}
+        forms = {"forgets": self.forgets(self.tiles), "factored": self.factored(self.tiles)}
+        return asdict(self.tiles) | cuts | forms
 
 
 def make_plan(
@@ -196,7 +206,8 @@ def make_plan(
     spec = case.spec
     u = b = None
     if spec.kind == "momentum":
-        u, b = weights(spec.beta, max(case.seq_len, case.kv_len, tiles.rows, reach), device)
+        length = max(case.seq_len, case.kv_len, tiles.rows, reach)
+        u, b = weights(spec.beta, length, device, chunk=tiles.rows)
     return Plan(
         case=case,
         tiles=tiles,

@@ -5,7 +5,18 @@ import triton
 import triton.language as tl
 
 from .launch import Launch
-from .maps import both, feature_map, first_row, groups_sum, operand, product, real_keys, row_sum, rows_before
+from .maps import (
+    both,
+    by_factors,
+    feature_map,
+    first_row,
+    groups_sum,
+    operand,
+    product,
+    real_keys,
+    row_sum,
+    rows_before,
+)
 from .plan import Plan
 from .states import States, key_value_states
 
@@ -15,9 +26,9 @@ __all__ = ["attention", "output"]
 @triton.jit
 def scanned(
     S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
-    eps, MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr,
-    DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr,
-    WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
+    eps, MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, FACTORED: tl.constexpr, KEEP: tl.constexpr,
+    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
+    NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The output of a segment of `length` positions, of which the first `held` have real keys, from the
     states S, P and Z before it; see `scan`. q, k, v, o and den point to its first position."""
@@ -30,14 +41,17 @@ def scanned(
     lag = t[:, None] - t[None, :]  # [BT, BT]
     if MOMENTUM:
         # A chunk's last key is its BT - 1st: what is past the table's end belongs to no real position.
-        u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
+        if not FACTORED:
+            u_lag = tl.load(u + tl.minimum(lag, last), mask=lag >= 0, other=0.0)  # [BT, BT]
         u_end = tl.load(u + tl.minimum(BT - 1 - t, last))  # [BT], a key's weight at the chunk's end
         b_end = tl.load(b + tl.minimum(BT - 1 - t, last))  # [BT]
         carry = beta * tl.load(u + tl.minimum(t, last))  # [BT], c(i)
     if FORGETS:
         S += beta * P
         P = operand(P, DOT)
-        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT]
+        carry = -beta * beta * tl.load(b + tl.minimum(t, last))  # [BT], -beta^(i+1)
+    if FACTORED:
+        column = b_end / chunk_keep  # [BT], beta^-j
     for start in range(0, length, BT):
         real = rows_before(t, length - start, WHOLE)
         seen = real
@@ -66,7 +80,9 @@ def scanned(
             if pid % NV == 0:
                 tl.store(den + start + t, total, mask=real)
         share = gain / total
-        if MOMENTUM:
+        if FACTORED:
+            scores = by_factors(scores, carry, column)
+        elif MOMENTUM:
             scores *= u_lag
         values = tl.load(v + v_tile, mask=both(seen[:, None], in_value[None, :], ALL_V), other=0.0)
         num = product(operand(scores, DOT), operand(values, DOT), num, DOT)
@@ -92,9 +108,9 @@ def scanned(
 def scan(
     q, k, v, o, den, lengths, s_in, p_in, z_in, u, b, last, n, heads, segment, segments,
     beta, chunk_carry, chunk_keep, gain, eps,
-    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, SEGMENTED: tl.constexpr, KEEP: tl.constexpr,
-    D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, FACTORED: tl.constexpr, SEGMENTED: tl.constexpr,
+    KEEP: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Eq 8 and, with `MOMENTUM`, eq 13, chunk by chunk. With P the momentum state and S the sum where a chunk
     of C starts, i = 1..C inside it, ``u(n) = 1 - beta^(n+1)`` and ``c(n) = beta (1 - beta^n)``::
@@ -113,8 +129,11 @@ def scan(
 
         num_i = phi(q_i)^T (S - beta^(i+1) P) + sum_{j<=i} u(i-j) (phi(q_i) . phi(k_j)) v_j
 
+    and where it is also `FACTORED`, u(i-j) = 1 - beta^(i+1) beta^-j is made of that weight of P's and of b.
+
     Tiling: one program a (batch, head, block of BV values) and segment, over chunks of BT positions; S and P,
-    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and u(i-j) [BT, BT] stay in float32 registers.
+    transposed, [BV, BD], z in GROUPS sums [GROUPS, BD] and, where it is not `FACTORED`, u(i-j) [BT, BT] stay
+    in float32 registers.
     Traffic: q, k, v and o once, n (2 head_dim NV + 2 value_dim) itemsize bytes a (batch, head); `SEGMENTED`,
     the state before each segment, 4 BD BV bytes (with `MOMENTUM` twice that); `KEEP`, 4 n bytes.
     """
@@ -143,7 +162,7 @@ def scan(
     held = tl.minimum(length, real_keys(lengths, pair, heads, n) - first)
     scanned(
         S, P, Z, q, k, v, o, den, lengths, u, b, last, pid, length, held, beta, chunk_carry, chunk_keep, gain,
-        eps, MOMENTUM, FORGETS, KEEP, D, DV, BD, BV, BT, NV, WHOLE, GROUPS, DOT,
+        eps, MOMENTUM, FORGETS, FACTORED, KEEP, D, DV, BD, BV, BT, NV, WHOLE, GROUPS, DOT,
     )  # fmt: skip
 
 
@@ -185,6 +204,7 @@ def output(
         {
             "MOMENTUM": plan.u is not None,
             "FORGETS": plan.forgets(plan.tiles),
+            "FACTORED": plan.factored(plan.tiles),
             "SEGMENTED": before.s is not None,
             "KEEP": keep,
             **plan.constants,

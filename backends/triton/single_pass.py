@@ -21,9 +21,9 @@ FLAGS = tl.constexpr(MOST)
 def single_pass(
     q, k, v, o, lengths, s, p, z, started, ready, u, b, last, n, heads, segment, segments, owners,
     beta, chunk_carry, chunk_keep, carry, keep, gain, eps,
-    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BD: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr, WHOLE: tl.constexpr, GROUPS: tl.constexpr,
-    DOT: tl.constexpr,
+    MOMENTUM: tl.constexpr, FORGETS: tl.constexpr, FACTORED: tl.constexpr, D: tl.constexpr,
+    DV: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, NV: tl.constexpr,
+    WHOLE: tl.constexpr, GROUPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """What `states`, `combine` and `scan` compute. A program adds up its own segment, tells the others, waits
     until those of its sequence's earlier segments have told, puts their states together, and goes through its
@@ -99,8 +99,8 @@ def single_pass(
             before += tl.load(z + slot * BD + d, cache_modifier=".cg")
     scanned(
         S, P, first_row(before, GROUPS), q, k, v, o, None, lengths, u, b, last, pid, length, held, beta,
-        chunk_carry, chunk_keep, gain, eps, MOMENTUM, FORGETS, False, D, DV, BD, BV, BT, NV, WHOLE, GROUPS,
-        DOT,
+        chunk_carry, chunk_keep, gain, eps, MOMENTUM, FORGETS, FACTORED, False, D, DV, BD, BV, BT, NV, WHOLE,
+        GROUPS, DOT,
     )  # fmt: skip
 
 
@@ -134,7 +134,12 @@ def attention(
             *(case.seq_len, case.heads, cut.segment, cut.segments, owners),
             *(spec.beta, chunk.carry, chunk.keep, whole.carry, whole.keep, plan.gain, spec.eps),
         ),
-        {"MOMENTUM": plan.u is not None, "FORGETS": plan.forgets(tiles), **plan.constants},
+        {
+            "MOMENTUM": plan.u is not None,
+            "FORGETS": plan.forgets(tiles),
+            "FACTORED": plan.factored(tiles),
+            **plan.constants,
+        },
         tiles,
     )
     return o, ()

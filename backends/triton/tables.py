@@ -30,12 +30,13 @@ def decay(beta: float, positions: int) -> Decay:
     )
 
 
-def weights(beta: float, length: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def weights(beta: float, length: int, device: str, chunk: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """``u(n)`` and ``beta^n`` for n = 0 .. `length` - 1, two float32 tensors [entries] on the device.
 
-    They end early where beta^n stops counting, with a last entry, 1 and 0, for every n from there on.
+    They end early where beta^n stops counting, though not within a `chunk`, with a last entry, 1 and 0, for
+    every n from there on.
     """
-    counting = by_distance.counting(beta)
+    counting = max(by_distance.counting(beta), chunk)
     n = np.arange(min(length, counting))
     u, b = by_distance.u(beta, n), by_distance.keep(beta, n)
     if counting < length:

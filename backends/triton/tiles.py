@@ -23,6 +23,16 @@ WARP = 32
 FAST_ROWS = 64
 """A chunk's in bfloat16."""
 
+FACTORED = {"scan": (False, True, True), "dq": (False, True, False), "dk": (False, True, True)}
+"""By `_width` of the dim that the states have all columns of, in bfloat16: where u(i-j) in two factors spares
+more spilled registers than it costs instructions, as read in the compiled kernels (docs/triton-notebook.md,
+section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""
+
+COLUMNS = (16, 8, 16)
+"""Of the scan's product with z, by `_width` of head_dim, where a chunk of bfloat16 forgets: at 128 the
+threads hold 8 rows at once, and z in 8 sums spares 8 registers a thread. That was measured right and faster
+on a card (docs/triton-notebook.md, section 9); head_dim 256, two states and linear attention were not."""
+
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
 
@@ -45,11 +55,17 @@ class Tiles:
     registers: int | None = None
     """A thread's at most, so that more programs fit a multiprocessor; None leaves it to the compiler."""
 
+    factored: bool = False
+    """Where a chunk forgets: whether u(i-j) is made of two factors, and not held in a tile."""
+    columns: int = 16
+    """Of the product with z at the least. 16 are the fewest that a wgmma of Triton's has; 8 take the older
+    mma. The backward's kernels, which sum over them, need 16: a dot of half precision has no fewer."""
+
     @property
     def groups(self) -> int:
         """Rows of a tile [rows, head_dim] that the threads of a program hold at once, 16 bytes of bfloat16 a
-        thread; at least the 16 columns that a dot takes."""
-        return min(self.rows, max(16, self.warps * WARP * 8 // self.head_dim))
+        thread; at least the columns that a dot takes."""
+        return min(self.rows, max(self.columns, self.warps * WARP * 8 // self.head_dim))
 
 
 def _width(*dims: int) -> int:
@@ -116,7 +132,8 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
-        registers=168 if lean else None,
+        registers=168 if lean else None, factored=_factored(case, "scan", head_dim),
+        columns=COLUMNS[_width(head_dim)] if _forgets(case) else 16,
     )  # fmt: skip
 
 
@@ -132,6 +149,7 @@ def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
         head_blocks=-(-case.head_dim // block), warps=warps, stages=stages,
+        factored=_factored(case, "dq", value_dim),
     )  # fmt: skip
 
 
@@ -164,6 +182,7 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
         Tiles(
             rows=rows, keys=rows, head_dim=keys_block, value_dim=value_dim, value_blocks=1,
             head_blocks=-(-case.head_dim // keys_block), warps=warps, stages=stages,
+            factored=_factored(case, "dk", value_dim),
         ),
         Tiles(
             rows=other_rows, keys=other_rows, head_dim=head_dim, value_dim=values_block,
@@ -177,6 +196,11 @@ def _fast(case: Case) -> bool:
     return case.dtype == "bfloat16" and not _ragged(case)
 
 
+def _factored(case: Case, kernel: str, dim: int) -> bool:
+    """What `FACTORED` says of a kernel whose states have all columns of that dim."""
+    return _fast(case) and FACTORED[kernel][_width(dim)]
+
+
 def _gradient_warps(case: Case, width: int) -> int:
     """Eight where momentum's two states of 128 columns lie beside a chunk of the backward: they make products
     twice, and still take two thirds of the time of four, which spill."""
@@ -186,6 +210,11 @@ def _gradient_warps(case: Case, width: int) -> int:
 def _two_states(case: Case) -> bool:
     """Whether momentum's kernels of bfloat16 hold S and P in float32, since no chunk forgets."""
     return case.spec.kind == "momentum" and not forgotten(case.spec.beta, FAST_ROWS, "bf16")
+
+
+def _forgets(case: Case) -> bool:
+    """Whether the scan is one of momentum in bfloat16 that holds S alone in float32."""
+    return _fast(case) and case.spec.kind == "momentum" and case.spec.causal and not _two_states(case)
 
 
 def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:

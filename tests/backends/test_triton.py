@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -157,6 +158,90 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(
     border = HALF_UNIT[plan.dot] ** (1 / (plan.tiles.rows + 2))
     case = Case(spec=AttentionSpec(beta=border * (0.9999 if forgets else 1.0001)), **sizes)
     assert plans.make_plan(case, "cpu", segments=2).forgets(plan.tiles) == forgets
+    check_gradients(case)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(("dtype", "dims"), [("float32", (72, 128)), ("float16", (24, 20))])
+def test_the_weights_within_a_chunk_from_two_factors(
+    dtype: Any, dims: tuple[int, int], largest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the largest beta at which a chunk forgets, and the smallest whose factors float32 holds; dk and dv
+    in two launches and in one."""
+    import_part("backends.triton.launch").enter("cpu")
+    plans = import_part("backends.triton.plan")
+    sizes: Any = {"heads": 1, "seq_len": 70, "head_dim": dims[0], "value_dim": dims[1], "dtype": dtype}
+    plan = plans.make_plan(Case(**sizes, mode="forward_backward"), "cpu")
+    assert len(plan.gradient_tiles) == (3 if dtype == "float32" else 2)
+    chunks = [tiles.rows for tiles in (plan.tiles, *plan.gradient_tiles)]
+    if largest:
+        beta = 0.9999 * HALF_UNIT[plan.dot] ** (1 / (min(chunks) + 2))
+    else:
+        beta = plans.FACTOR ** (1 / max(chunks))
+    monkeypatch.setattr(plans.Plan, "factored", lambda self, tiles: self.forgets(tiles))
+    check_gradients(Case(spec=AttentionSpec(beta=beta), **sizes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dim", "beta", "groups", "factored"),
+    [
+        ("bfloat16", 128, 0.9, 8, (True, True, True, False)),
+        ("bfloat16", 128, 0.5, 8, (True, True, True, False)),
+        ("bfloat16", 128, 0.49, 8, (False, False, False, False)),  # its powers are too far apart
+        ("bfloat16", 128, 0.95, 16, (False, False, False, False)),  # no chunk forgets
+        ("bfloat16", 64, 0.9, 16, (False, False, False)),
+        ("float32", 128, 0.5, 16, (False, False, False, False)),
+    ],
+)
+def test_what_momentum_s_kernels_are_made_of(
+    dtype: Any, dim: int, beta: float, groups: int, factored: tuple[bool, ...]
+) -> None:
+    """Which of them make the weights of two factors, and in how many sums the scan has z."""
+    plans = import_part("backends.triton.plan")
+    case = Case(spec=AttentionSpec(beta=beta), seq_len=300, head_dim=dim, dtype=dtype)
+    plan = plans.make_plan(case, "cpu")
+    assert tuple(plan.factored(tiles) for tiles in (plan.tiles, *plan.gradient_tiles)) == factored
+    assert plan.config["factored"] == factored[0]
+    assert plan.tiles.groups == groups
+    linear = plans.make_plan(case.replace(spec=AttentionSpec(kind="linear")), "cpu")
+    assert linear.tiles.groups == 16
+
+
+@pytest.mark.parametrize(
+    ("n", "segments", "dims", "beta", "factored", "lengths"),
+    [
+        (1, 1, (128, 128), 0.7, True, None),
+        (128, 1, (128, 64), 0.7, True, None),  # every chunk is whole
+        (205, 2, (104, 40), 0.7, True, (205, 77)),
+        (256, 2, (128, 33), 0.0, False, None),
+        (205, 2, (72, 72), 0.1, False, None),
+        (135, 2, (128, 24), 0.999, False, (1, 130)),  # no chunk forgets
+    ],
+)
+def test_the_sum_of_the_keys_in_8_columns(
+    n: int,
+    segments: int,
+    dims: tuple[int, int],
+    beta: float,
+    factored: bool,
+    lengths: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the scan of bfloat16 has it at head_dim 128, which the interpreter does not multiply."""
+    import_part("backends.triton.launch").enter("cpu")
+    plans = import_part("backends.triton.plan")
+    chosen = plans.linear_tiles
+
+    def narrow(case: Case, *, tf32: bool) -> Any:
+        return replace(chosen(case, tf32=tf32), warps=4, columns=8, factored=True)
+
+    monkeypatch.setattr(plans, "linear_tiles", narrow)
+    sizes: Any = {"seq_len": n, "head_dim": dims[0], "value_dim": dims[1], "lengths": lengths}
+    sizes |= {"batch": 2 if lengths else 1, "heads": 1, "dtype": "float16"}
+    case = Case(spec=AttentionSpec(beta=beta, gamma=0.6), **sizes)
+    config = load_backend("triton").build(case, "fused").config
+    assert (plans.make_plan(case, "cpu").tiles.groups, config["segments"]) == (8, segments)
+    assert (config["forgets"], config["factored"]) == (beta < 0.9, factored)
     check_gradients(case)
 
 

@@ -46,6 +46,21 @@ for head_dim, value_dim in dims:
 """
 
 
+SCAN = """
+import dataclasses, json, sys
+from mtbench import AttentionSpec, Case
+from mtbench.registry import import_part
+aot, tiles = (import_part(f"backends.triton.{name}") for name in ("aot", "tiles"))
+chosen = tiles.COLUMNS
+for beta, keep, batch, n, lengths in json.loads(sys.argv[1]):
+    sizes = dict(batch=batch, heads=16, seq_len=n, head_dim=128, lengths=lengths)
+    case = Case(spec=AttentionSpec(beta=beta), dtype="bfloat16", device="cuda", **sizes)
+    for tiles.COLUMNS in (chosen, (16, 16, 16)):
+        found, _ = aot.forward_compiled("scan", case, keep=keep)[-1]
+        print(json.dumps(dataclasses.asdict(found)))
+"""
+
+
 SINGLE_PASS = """
 import dataclasses, json, sys
 from mtbench import AttentionSpec, Case
@@ -112,6 +127,22 @@ def test_small_unequal_and_large_dims_compile() -> None:
         found = compiled(dtype, [dims], [("softmax", True), ("momentum", True)])
         assert len(found) == 4
         assert max(row["shared_bytes"] for row in found) <= SHARED_AT_MOST
+
+
+def test_z_in_8_columns_spills_less_than_in_16() -> None:
+    """The scan of head_dim 128 in one segment and in several, with whole chunks and a ragged end, with
+    lengths, for a backward, and with u(i-j) of two factors and in a tile (beta of .3)."""
+    cases = [
+        (0.9, False, 8, 4096, None), (0.9, True, 1, 65536, None), (0.9, True, 1, 5001, (4000,)),
+        (0.3, True, 8, 4097, None),
+    ]  # fmt: skip
+    found = run(SCAN, [*cases])
+    assert len(found) == 2 * len(cases)
+    for narrow, wide in zip(found[::2], found[1::2], strict=True):
+        assert narrow["kernel"] == "scan"
+        assert narrow["tensor_core_instructions"] > 0
+        assert narrow["shared_bytes"] <= SHARED_AT_MOST
+        assert narrow["stack_bytes"] < wide["stack_bytes"], (narrow, wide)
 
 
 def test_the_look_back_scan() -> None:

@@ -156,6 +156,52 @@ def test_padding_and_keys_of_another_length(kind: Any, causal: bool, dtype: Any)
             check_gradients(Case(spec=spec, lengths=lengths, dtype=dtype, device="cuda", **sizes))
 
 
+EIGHT = [
+    # batch, heads, seq_len, head_dim, value_dim, lengths
+    pytest.param((1, 2, 17, 128, 128, None), id="few-positions"),
+    pytest.param((1, 2, 63, 72, 40, None), id="less-than-a-chunk"),
+    pytest.param((8, 16, 256, 128, 128, None), id="whole-chunks"),
+    pytest.param((8, 16, 257, 128, 128, None), id="a-ragged-end"),
+    pytest.param((1, 3, 4096, 128, 128, None), id="whole-segments"),
+    pytest.param((1, 2, 5001, 104, 136, None), id="ragged-segments"),
+    pytest.param((3, 2, 3001, 128, 128, (1, 3001, 1777)), id="lengths"),
+]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("size", EIGHT)
+def test_the_sum_of_the_keys_in_8_columns(size: Any, beta: float) -> None:
+    """The one kernel that multiplies by mma and by wgmma: such a one was wrong on a card before. What it
+    makes of z is judged by itself, and every call has to give the same bits, which a race would not."""
+    launch, plans = (import_part(f"backends.triton.{name}") for name in ("launch", "plan"))
+    launch.enter("cuda")
+    *sizes, lengths = size
+    case = a_case("momentum", True, tuple(sizes), "bfloat16", beta=beta).replace(lengths=lengths)
+    inputs = make_inputs(case)
+    assert plans.make_plan(case, "cuda").tiles.groups == 8
+    check(case, inputs)
+    check_gradients(case)
+
+    attend = import_part("backends.triton.scan").attention
+    q, k, v = (
+        torch.from_numpy(x.astype(np.float32)).to("cuda", torch.bfloat16)
+        for x in (inputs.q, inputs.k, inputs.v)
+    )
+    plan = plans.make_plan(case.replace(mode="forward_backward"), "cuda")
+    phi_q, phi_k = (torch.nn.functional.elu(x.double()) + 1 for x in (q, k))
+    if lengths is not None:
+        real = torch.arange(case.kv_len, device="cuda") < plan.lengths[:, None]
+        phi_k *= real[:, None, :, None]
+    wanted = (phi_q * phi_k.cumsum(2)).sum(3) + case.spec.eps
+    calls = [attend(plan, launch.start, q, k, v, keep=True) for _ in range(5)]
+    o, den = calls[0][0], calls[0][1][0]
+    # Row by row: a wrong sum of few keys is nothing beside the norm of all rows.
+    assert float(((den - wanted).abs() / wanted).max()) < 0.005
+    for again, (den_again, *_) in calls[1:]:
+        assert torch.equal(again, o)
+        assert torch.equal(den_again, den)
+
+
 @DTYPES
 @pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
 def test_long_sequences_in_segments(kind: Any, causal: bool, dtype: Any) -> None:
