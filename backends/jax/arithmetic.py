@@ -8,10 +8,12 @@ own process need not have set ``jax_default_matmul_precision``: without it, floa
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from numpy.typing import NDArray
 
 from mtbench.spec import Case
 
@@ -31,6 +33,7 @@ __all__ = [
     "recomputed",
     "rounded",
     "split",
+    "weighted",
 ]
 
 SMALLEST_SIZE = 2.0**-50
@@ -52,39 +55,68 @@ def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     if case.dtype == "float32":
         return exact(equation, a, b)
-    return _half_product(equation, case.dtype, a, b)
+    return _half_product(equation, case.dtype, False, a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _half_product(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """float32 operands rounded to `dtype`, float32 sums and result.
+def weighted(
+    scores: jax.Array, seen: jax.Array, weights: NDArray[Any], v: jax.Array, case: Case
+) -> jax.Array:
+    """``(seen * weights) v``, as `passed_on`: seen [..., C, C] is scores where weights [C, C] are not 0.
+
+    In bfloat16 on a GPU the weights alone choose, so a score that is not finite reaches rows that do not see
+    it. XLA multiplies by a constant, and rounds, inside the product's own kernel; a choice and what is rounded
+    before would each be an array of scores more, written and read.
+    """
+    if fused(case):
+        by = jnp.asarray(weights, jnp.float32)
+        product_of = functools.partial(_half_product, "...ij,...je->...ie", case.dtype, True)
+        return passed_on(product_of(scores * by, v.astype(jnp.float32)), case)
+    return product("...ij,...je->...ie", seen * jnp.asarray(weights, jnp.float32), v, case)
+
+
+def fused(case: Case) -> bool:
+    """Whether what one kernel passes on to the next decides the form: in bfloat16 on a GPU."""
+    return case.dtype == "bfloat16" and case.device == "cuda"
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _half_product(equation: str, dtype: str, late: bool, a: jax.Array, b: jax.Array) -> jax.Array:
+    """float32 operands rounded to `dtype`, float32 sums and result; `late`: the first rounded by the product.
 
     Its gradients are written out because autodiff would give an operand's in the operand's own dtype.
     """
-    return _half_forward(equation, dtype, a, b)[0]
+    return _half_forward(equation, dtype, late, a, b)[0]
 
 
 Operands = tuple[jax.Array, jax.Array]
 
 
-def _half_forward(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
-    a, b = a.astype(dtype), b.astype(dtype)
+def _half_forward(
+    equation: str, dtype: str, late: bool, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, Operands]:
+    a, b = a if late else a.astype(dtype), b.astype(dtype)
     precision = lax.DotAlgorithmPreset.BF16_BF16_F32 if dtype == "bfloat16" else lax.Precision.HIGHEST
-    result = jnp.einsum(equation, a, b, precision=precision, preferred_element_type=jnp.float32)
+    one, other = (a, b.astype(jnp.float32)) if late else (a, b)
+    result = jnp.einsum(equation, one, other, precision=precision, preferred_element_type=jnp.float32)
     return result, (a, b)
 
 
-def _half_backward(equation: str, dtype: str, operands: Operands, cotangent: jax.Array) -> Operands:
+def _half_backward(
+    equation: str, dtype: str, late: bool, operands: Operands, cotangent: jax.Array
+) -> Operands:
     a, b = operands
     inputs, result = equation.split("->")
     left, right = inputs.split(",")
 
-    def multiply(equation: str, other: jax.Array) -> jax.Array:
+    def multiply(equation: str, other: jax.Array, late: bool) -> jax.Array:
         if dtype == "bfloat16":
-            return _half_forward(equation, dtype, cotangent, other)[0]
-        return exact(equation, cotangent, other)
+            return _half_forward(equation, dtype, late, other, cotangent)[0]
+        return exact(equation, other, cotangent)
 
-    return multiply(f"{result},{right}->{left}", b), multiply(f"{result},{left}->{right}", a)
+    return (
+        multiply(f"{right},{result}->{left}", b, False),
+        multiply(f"{left},{result}->{right}", a, late),
+    )
 
 
 _half_product.defvjp(_half_forward, _half_backward)
@@ -112,7 +144,7 @@ def from_state(equation: str, phi_q: jax.Array, state: jax.Array, case: Case) ->
 def mixed(equation: str, weights: jax.Array, states: jax.Array, case: Case) -> jax.Array:
     """An einsum of weights and states, in float32. On a GPU it is TF32's where the inputs are bfloat16: three
     bits more than the states have left where they meet a query."""
-    if case.dtype == "bfloat16" and case.device == "cuda":
+    if fused(case):
         return jnp.einsum(equation, weights, states, precision=lax.DotAlgorithmPreset.TF32_TF32_F32)
     return exact(equation, weights, states)
 
@@ -120,7 +152,7 @@ def mixed(equation: str, weights: jax.Array, states: jax.Array, case: Case) -> j
 def passed_on(x: jax.Array, case: Case) -> jax.Array:
     """What one kernel of a GPU passes on to the next: in bfloat16 where the inputs are. Its gradient is not
     rounded, as that of `rounded`; float16 may have no room for it."""
-    return rounded(x, case) if case.dtype == "bfloat16" and case.device == "cuda" else x
+    return rounded(x, case) if fused(case) else x
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:

@@ -45,6 +45,7 @@ from .arithmetic import (
     recomputed,
     rounded,
     split,
+    weighted,
 )
 from .weights import Float64, decay, growth, output_factor, weight
 
@@ -80,7 +81,7 @@ class State(NamedTuple):
     """What is known of the positions before a chunk, or of those in it."""
 
     kv: jax.Array
-    """S and, where beta is not 0, P: [..., m, head_dim, value_dim]."""
+    """S and, where beta is not 0, P, transposed: [..., m, value_dim, head_dim]."""
     z: jax.Array
     """[..., head_dim]"""
 
@@ -126,7 +127,7 @@ def _walk(
         return (after, _with_part(o, o_i, i, length)), before if keep else None
 
     states = 2 if case.spec.beta else 1
-    start = State(jnp.zeros((b, h, states, d, e), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
+    start = State(jnp.zeros((b, h, states, e, d), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
     o = jnp.zeros((b, h, n, e), case.dtype)
     (_, o), kept = lax.scan(advance, (start, o), jnp.arange(n // length))
     return o, kept
@@ -243,19 +244,18 @@ def _output(
     i, j = np.indices((size, size))
     scores = passed_on(product("...id,...jd->...ij", phi_q, phi_k, case), case)
     # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
-    scores = jnp.where(jnp.asarray(i >= j), scores, 0.0)
-    weights = jnp.asarray(weight(beta, np.maximum(i - j + 1, 0), size), jnp.float32)
+    seen = jnp.where(jnp.asarray(i >= j), scores, 0.0)
+    weights = weight(beta, np.maximum(i - j + 1, 0), size) * (i >= j)
+    num = weighted(scores, seen, weights, v, case)
     phi_q = rounded(phi_q, case)
-    rows = i[:, :1] + 1
-    reach = np.ones_like(rows, np.float64)
+    state = before.kv.reshape(*before.kv.shape[:-3], -1, before.kv.shape[-1])
+    each = passed_on(from_state("...id,...xd->...ix", phi_q, state, case), case)
     if beta:
-        reach = np.concatenate([reach, beta * weight(beta, rows, size)], 1)
-    queries = _of_each(phi_q, reach)
-    state = before.kv.reshape(*before.kv.shape[:-3], queries.shape[-1], v.shape[-1])
-    num = passed_on(product("...ij,...je->...ie", scores * weights, v, case), case)
-    num += passed_on(from_state("...ix,...xe->...ie", queries, state, case), case)
-    den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
-    return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
+        from_S, from_P = (each[..., at : at + v.shape[-1]] for at in (0, v.shape[-1]))
+        reach = beta * weight(beta, i[:, :1] + 1, size)
+        each = from_S + jnp.asarray(reach, jnp.float32) * from_P
+    den = jnp.sum(seen, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
+    return finish(num + each, den, output_factor(beta, case.spec.gamma, size), case)
 
 
 def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
@@ -265,18 +265,12 @@ def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
     weights = weight(beta, left + 1, size)
     if beta:
         weights = np.concatenate([weights, decay(beta, left)], 1)
-    kv = product("...jx,...je->...xe", _of_each(phi_k, weights), v, case)
-    kv = kv.reshape(*kv.shape[:-2], weights.shape[1], phi_k.shape[-1], v.shape[-1])
+    # Each value times each weight is one axis, since XLA writes an operand that has two anew, transposed.
+    values = v.astype(jnp.float32)[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
+    values = values.reshape(*v.shape[:-1], -1)
+    kv = passed_on(product("...jx,...jd->...xd", values, phi_k, case), case)
+    kv = kv.reshape(*kv.shape[:-2], weights.shape[1], v.shape[-1], phi_k.shape[-1])
     return State(kv, jnp.sum(rounded(phi_k, case), -2))
-
-
-def _of_each(phi: jax.Array, weights: NDArray[Any]) -> jax.Array:
-    """The feature map [..., C, head_dim] times each of the weights [C, m]: [..., C, m head_dim].
-
-    Both are one axis, since XLA writes an operand that has two anew, the axis that is summed over last.
-    """
-    each = phi[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
-    return each.reshape(*phi.shape[:-1], -1)
 
 
 def _advanced(before: State, own: State, case: Case, size: int) -> State:
@@ -300,7 +294,7 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     beta, size, count = case.spec.beta, chosen.chunk, chosen.chunks
     if count == 1 and before is not None:
         return State(before.kv[:, :, None], before.z[:, :, None])
-    b, h, _, m, d, e = own.kv.shape
+    b, h, _, m, e, d = own.kv.shape
     t = np.arange(count)[:, None]
     gap = t - 1 - t.T
     earlier = gap >= 0
@@ -317,11 +311,11 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     apart = np.swapaxes(carried(np.maximum(gap, 0) * size) * earlier[..., None, None], 1, 2)
     square = jnp.asarray(apart.reshape(count * m, count * m), jnp.float32)
     weights = jnp.broadcast_to(square, (b, h, *square.shape))
-    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, d * e), case)
-    kv = kv.reshape(b, h, count, m, d, e)
+    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, e * d), case)
+    kv = kv.reshape(b, h, count, m, e, d)
     z = exact("ts,bhsd->bhtd", jnp.asarray(earlier, jnp.float32), own.z)
     if before is not None:
         over = jnp.asarray(carried(t[:, 0] * size), jnp.float32)
-        kv += exact("tmn,bhnde->bhtmde", over, before.kv)
+        kv += exact("tmn,bhned->bhtmed", over, before.kv)
         z += before.z[:, :, None]
     return State(kv, z)
