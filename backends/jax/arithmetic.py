@@ -8,7 +8,7 @@ own process need not have set ``jax_default_matmul_precision``: without it, floa
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mtbench.spec import Case
 
 __all__ = [
+    "Weights",
     "exact",
     "feature",
     "filled",
@@ -55,71 +56,103 @@ def product(equation: str, a: jax.Array, b: jax.Array, case: Case) -> jax.Array:
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     if case.dtype == "float32":
         return exact(equation, a, b)
-    return _half_product(equation, case.dtype, False, a, b)
+    return _half_product(equation, case.dtype, a, b)
 
 
-def weighted(
-    scores: jax.Array, seen: jax.Array, weights: NDArray[Any], v: jax.Array, case: Case
-) -> jax.Array:
-    """``(seen * weights) v``, as `passed_on`: seen [..., C, C] is scores where weights [C, C] are not 0.
-
-    In bfloat16 on a GPU the weights alone choose, so a score that is not finite reaches rows that do not see
-    it. XLA multiplies by a constant, and rounds, inside the product's own kernel; a choice and what is rounded
-    before would each be an array of scores more, written and read.
-    """
-    if fused(case):
-        by = jnp.asarray(weights, jnp.float32)
-        product_of = functools.partial(_half_product, "...ij,...je->...ie", case.dtype, True)
-        return passed_on(product_of(scores * by, v.astype(jnp.float32)), case)
-    return product("...ij,...je->...ie", seen * jnp.asarray(weights, jnp.float32), v, case)
-
-
-def fused(case: Case) -> bool:
-    """Whether what one kernel passes on to the next decides the form: in bfloat16 on a GPU."""
-    return case.dtype == "bfloat16" and case.device == "cuda"
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _half_product(equation: str, dtype: str, late: bool, a: jax.Array, b: jax.Array) -> jax.Array:
-    """float32 operands rounded to `dtype`, float32 sums and result; `late`: the first rounded by the product.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _half_product(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """float32 operands rounded to `dtype`, float32 sums and result.
 
     Its gradients are written out because autodiff would give an operand's in the operand's own dtype.
     """
-    return _half_forward(equation, dtype, late, a, b)[0]
+    return _half_forward(equation, dtype, a, b)[0]
 
 
 Operands = tuple[jax.Array, jax.Array]
 
 
-def _half_forward(
-    equation: str, dtype: str, late: bool, a: jax.Array, b: jax.Array
-) -> tuple[jax.Array, Operands]:
-    a, b = a if late else a.astype(dtype), b.astype(dtype)
+def _half_forward(equation: str, dtype: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    a, b = a.astype(dtype), b.astype(dtype)
     precision = lax.DotAlgorithmPreset.BF16_BF16_F32 if dtype == "bfloat16" else lax.Precision.HIGHEST
-    one, other = (a, b.astype(jnp.float32)) if late else (a, b)
-    result = jnp.einsum(equation, one, other, precision=precision, preferred_element_type=jnp.float32)
+    result = jnp.einsum(equation, a, b, precision=precision, preferred_element_type=jnp.float32)
     return result, (a, b)
 
 
-def _half_backward(
-    equation: str, dtype: str, late: bool, operands: Operands, cotangent: jax.Array
-) -> Operands:
+def _half_backward(equation: str, dtype: str, operands: Operands, cotangent: jax.Array) -> Operands:
     a, b = operands
     inputs, result = equation.split("->")
     left, right = inputs.split(",")
 
-    def multiply(equation: str, other: jax.Array, late: bool) -> jax.Array:
+    def multiply(equation: str, other: jax.Array) -> jax.Array:
         if dtype == "bfloat16":
-            return _half_forward(equation, dtype, late, other, cotangent)[0]
-        return exact(equation, other, cotangent)
+            return _half_forward(equation, dtype, cotangent, other)[0]
+        return exact(equation, cotangent, other)
 
-    return (
-        multiply(f"{right},{result}->{left}", b, False),
-        multiply(f"{left},{result}->{right}", a, late),
-    )
+    return multiply(f"{result},{right}->{left}", b), multiply(f"{result},{left}->{right}", a)
 
 
 _half_product.defvjp(_half_forward, _half_backward)
+
+
+Weights = Literal["apart", "inside", "rounded"]
+
+
+def weighted(scores: jax.Array, weights: NDArray[Any], v: jax.Array, case: Case, where: Weights) -> jax.Array:
+    """``(scores * weights) v``, float32: scores [..., C, C] by weights [C, C], 0 where a row does not see.
+
+    - apart: as any `product`, rounded before it. On a GPU that is one more array of scores, written and read.
+    - inside: for bfloat16. XLA multiplies by a constant, and rounds, in the product's own kernel. It cannot
+      choose there, so a score that is not finite reaches rows that do not see it.
+    - rounded: inside, and the weights themselves are bfloat16: a kernel reads half as much of them.
+    """
+    by, v = jnp.asarray(weights, jnp.float32), v.astype(jnp.float32)
+    if where == "apart":
+        return product("...ij,...je->...ie", scores * by, v, case)
+    return _inside("float32" if where == "inside" else "bfloat16", scores, by, v)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _inside(dtype: str, scores: jax.Array, weights: jax.Array, v: jax.Array) -> jax.Array:
+    """(scores * weights) v with the weights multiplied in `dtype`, bfloat16 operands and float32 sums."""
+    return _inside_forward(dtype, scores, weights, v)[0]
+
+
+def _inside_forward(
+    dtype: str, scores: jax.Array, weights: jax.Array, v: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    v = v.astype(jnp.bfloat16)
+    return _by_weights("...ij,...je->...ie", dtype, scores, weights, v), (scores, weights, v)
+
+
+def _inside_backward(
+    dtype: str, operands: tuple[jax.Array, ...], cotangent: jax.Array
+) -> tuple[jax.Array, ...]:
+    scores, weights, v = operands
+    of_scores = weights * _half_forward("...ie,...je->...ij", "bfloat16", cotangent, v)[0]
+    of_v = _by_weights("...ij,...ie->...je", dtype, scores, weights, cotangent.astype(jnp.bfloat16))
+    return of_scores, jnp.zeros_like(weights), of_v
+
+
+_inside.defvjp(_inside_forward, _inside_backward)
+
+
+def _by_weights(
+    equation: str, dtype: str, scores: jax.Array, weights: jax.Array, other: jax.Array
+) -> jax.Array:
+    left = scores.astype(dtype) * weights.astype(dtype)
+    # Rounded here, a float32 operand would be an array of its own: the product's algorithm rounds it.
+    return jnp.einsum(
+        equation,
+        left,
+        other.astype(dtype),
+        precision=lax.DotAlgorithmPreset.BF16_BF16_F32,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def fused(case: Case) -> bool:
+    """Whether what one kernel passes on to the next decides the form: in bfloat16 on a GPU."""
+    return case.dtype == "bfloat16" and case.device == "cuda"
 
 
 def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:

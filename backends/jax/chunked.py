@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mtbench.spec import Case
 
 from .arithmetic import (
+    Weights,
     exact,
     filled,
     finish,
@@ -66,6 +67,8 @@ class Schedule(NamedTuple):
     """C, positions a chunk."""
     chunks: int
     """T, those of a step."""
+    weights: Weights = "apart"
+    """Where a chunk's scores meet their weights: see `weighted`."""
 
 
 def schedule(case: Case) -> Schedule:
@@ -74,7 +77,11 @@ def schedule(case: Case) -> Schedule:
         return Schedule(chunk=min(64, case.seq_len), chunks=1)
     chunk = min(128, case.seq_len)
     wanted = max(1, AT_ONCE // (case.batch * case.heads * chunk))
-    return Schedule(chunk=chunk, chunks=min(wanted, MOST, -(-case.seq_len // chunk)))
+    weights: Weights = "apart"
+    if case.dtype == "bfloat16":
+        # Linear attention's are 0 and 1, which bfloat16 has.
+        weights = "inside" if case.spec.beta else "rounded"
+    return Schedule(chunk, min(wanted, MOST, -(-case.seq_len // chunk)), weights)
 
 
 class State(NamedTuple):
@@ -203,7 +210,7 @@ def _step(
     phi_k = key_feature(k_c, scale)
     own = _sums(phi_k, v_c, case)
     each = _states(before, own, case, chosen)
-    o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case)
+    o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case, chosen)
     last, own = (State(x.kv[:, :, -1], x.z[:, :, -1]) for x in (each, own))
     return _advanced(last, own, case, chosen.chunk), join(o, q.shape[2])
 
@@ -236,7 +243,12 @@ def _full(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule
 
 
 def _output(
-    query: tuple[jax.Array, jax.Array], phi_k: jax.Array, v: jax.Array, before: State, case: Case
+    query: tuple[jax.Array, jax.Array],
+    phi_k: jax.Array,
+    v: jax.Array,
+    before: State,
+    case: Case,
+    chosen: Schedule,
 ) -> jax.Array:
     """The output of a chunk [..., C, value_dim], from its own positions and the state before it."""
     phi_q, eps = query
@@ -246,7 +258,8 @@ def _output(
     # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
     seen = jnp.where(jnp.asarray(i >= j), scores, 0.0)
     weights = weight(beta, np.maximum(i - j + 1, 0), size) * (i >= j)
-    num = weighted(scores, seen, weights, v, case)
+    inside = chosen.weights != "apart"
+    num = passed_on(weighted(scores if inside else seen, weights, v, case, chosen.weights), case)
     phi_q = rounded(phi_q, case)
     state = before.kv.reshape(*before.kv.shape[:-3], -1, before.kv.shape[-1])
     each = passed_on(from_state("...id,...xd->...ix", phi_q, state, case), case)
@@ -316,6 +329,7 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     z = exact("ts,bhsd->bhtd", jnp.asarray(earlier, jnp.float32), own.z)
     if before is not None:
         over = jnp.asarray(carried(t[:, 0] * size), jnp.float32)
-        kv += exact("tmn,bhned->bhtmed", over, before.kv)
+        # Written out: as a product, XLA would write an array of its own before it adds it.
+        kv += sum(over[:, :, n, None, None] * before.kv[:, :, None, None, n] for n in range(m))
         z += before.z[:, :, None]
     return State(kv, z)

@@ -38,7 +38,7 @@ def _part(case: Case) -> tuple[Case, Schedule]:
     own = case.replace(seq_len=case.seq_len // case.world_size, world_size=1)
     wanted = schedule(own)
     chunk = _divisor(own.seq_len, wanted.chunk)
-    return own, Schedule(chunk=chunk, chunks=_divisor(own.seq_len // chunk, wanted.chunks))
+    return own, Schedule(chunk, _divisor(own.seq_len // chunk, wanted.chunks), wanted.weights)
 
 
 def _divisor(number: int, most: int) -> int:
