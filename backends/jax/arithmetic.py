@@ -28,6 +28,7 @@ __all__ = [
     "key_feature",
     "key_scale",
     "mixed",
+    "passed_back",
     "passed_on",
     "product",
     "query_feature",
@@ -186,6 +187,28 @@ def passed_on(x: jax.Array, case: Case) -> jax.Array:
     """What one kernel of a GPU passes on to the next: in bfloat16 where the inputs are. Its gradient is not
     rounded, as that of `rounded`; float16 may have no room for it."""
     return rounded(x, case) if fused(case) else x
+
+
+def passed_back(x: jax.Array, case: Case) -> jax.Array:
+    """x, whose gradient is what one kernel of a GPU passes on to the next: in bfloat16 where the inputs are.
+    For a gradient that no other term of a sum nearly cancels."""
+    return _passed_back(x) if fused(case) else x
+
+
+@jax.custom_vjp
+def _passed_back(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _keep_nothing(x: jax.Array) -> tuple[jax.Array, None]:
+    return x, None
+
+
+def _round_back(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (cotangent.astype(jnp.bfloat16).astype(jnp.float32),)
+
+
+_passed_back.defvjp(_keep_nothing, _round_back)
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:
