@@ -19,6 +19,7 @@ from mtbench.spec import Case
 
 __all__ = [
     "Weights",
+    "apart",
     "exact",
     "feature",
     "filled",
@@ -187,6 +188,25 @@ def passed_on(x: jax.Array, case: Case) -> jax.Array:
     """What one kernel of a GPU passes on to the next: in bfloat16 where the inputs are. Its gradient is not
     rounded, as that of `rounded`; float16 may have no room for it."""
     return rounded(x, case) if fused(case) else x
+
+
+def apart(x: jax.Array, case: Case) -> jax.Array:
+    """x, `rounded`, which a GPU's XLA takes for another array than x: of two products that share an operand it
+    would make one where they are small (below 32 MB), in float32, and write the parts once more."""
+    x = x.astype(jnp.float32)
+    return _apart(x, case.dtype) if case.device == "cuda" else x
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _apart(x: jax.Array, dtype: str) -> jax.Array:
+    return lax.optimization_barrier(x.astype(dtype)).astype(jnp.float32)
+
+
+@_apart.defjvp
+def _pass_on_apart(
+    dtype: str, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return _apart(*primals, dtype), tangents[0]
 
 
 def passed_back(x: jax.Array, case: Case) -> jax.Array:

@@ -32,6 +32,7 @@ from mtbench.spec import Case
 
 from .arithmetic import (
     Weights,
+    apart,
     exact,
     filled,
     finish,
@@ -263,7 +264,7 @@ def _output(
     num = passed_on(weighted(scores if inside else seen, weights, v, case, chosen.weights), case)
     phi_q = rounded(phi_q, case)
     state = passed_back(before.kv.reshape(*before.kv.shape[:-3], -1, before.kv.shape[-1]), case)
-    each = passed_on(from_state("...id,...xd->...ix", phi_q, state, case), case)
+    each = passed_on(from_state("...id,...xd->...ix", apart(phi_q, case), state, case), case)
     if beta:
         from_S, from_P = (each[..., at : at + v.shape[-1]] for at in (0, v.shape[-1]))
         reach = beta * weight(beta, i[:, :1] + 1, size)
@@ -280,9 +281,9 @@ def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
     if beta:
         weights = np.concatenate([weights, decay(beta, left)], 1)
     # Each value times each weight is one axis, since XLA writes an operand that has two anew, transposed.
-    values = v.astype(jnp.float32)[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
+    values = apart(v, case)[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
     values = passed_back(values.reshape(*v.shape[:-1], -1), case)
-    kv = passed_on(product("...jx,...jd->...xd", values, phi_k, case), case)
+    kv = passed_on(product("...jx,...jd->...xd", values, apart(phi_k, case), case), case)
     kv = kv.reshape(*kv.shape[:-2], weights.shape[1], v.shape[-1], phi_k.shape[-1])
     return State(kv, jnp.sum(rounded(phi_k, case), -2))
 
