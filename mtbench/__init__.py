@@ -4,9 +4,10 @@ Importing it loads no framework.
 """
 
 from mtbench.attend import attend
-from mtbench.backend import Caveat, FunctionBackend, Limit, Unsupported
+from mtbench.backend import Caveat, Limit, Unsupported
 from mtbench.errors import BackendFailure, BadInput
 from mtbench.frame import load
+from mtbench.function_backend import FunctionBackend
 from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
 

@@ -18,7 +18,6 @@ the group ``mtbench.backends``.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -42,7 +41,6 @@ __all__ = [
     "DeclaredBackend",
     "Decoder",
     "Decodes",
-    "FunctionBackend",
     "Kernel",
     "Limit",
     "Partial",
@@ -343,6 +341,8 @@ LENGTHS = Limit(
     reason="per-sequence lengths are in torch-eager, torch-compile and triton so far",
     applies=lambda case, form: case.lengths is not None,
 )
+ALIKE = (GROUPED_HEADS, KV_LEN, LENGTHS)
+"""Of a backend whose k and v have the heads and the positions of q, all of them real."""
 FORWARD_ONLY = Limit(
     kind="notimpl",
     what="mode forward_backward",
@@ -410,61 +410,3 @@ class DeclaredBackend(ABC):
     @abstractmethod
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`."""
-
-
-class FunctionBackend(DeclaredBackend):
-    """A backend made of plain functions; the framework's adapter does the copies, gradients and waiting.
-
-    Args:
-        name: what reports call it.
-        framework: whose arrays the functions take: ``torch``, ``jax`` or ``numpy``.
-        functions: ``(attention, form)`` to ``(q, k, v, case) -> o``. With torch and JAX the gradient in
-            mode forward_backward is the framework's own; NumPy has none.
-        limits: what it cannot do. Grouped heads, kv_len other than seq_len and lengths are ruled out
-            unless ``general=True``.
-        caveats: what it does in a way that a reader may not expect.
-        general: the functions handle those three.
-        devices, requires: as in `DeclaredBackend`.
-    """
-
-    functions: Mapping[tuple[str, str], AttentionFunction]
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        framework: str,
-        functions: Mapping[tuple[str, str], AttentionFunction],
-        limits: tuple[Limit, ...] = (),
-        caveats: tuple[Caveat, ...] = (),
-        general: bool = False,
-        devices: tuple[str, ...] | None = None,
-        requires: tuple[Requirement, ...] = (),
-    ) -> None:
-        table: dict[str, tuple[str, ...]] = {}
-        for kind, form in functions:
-            table[kind] = (*table.get(kind, ()), form)
-        if framework == "numpy":
-            limits = (*limits, FORWARD_ONLY)
-            devices = devices or ("cpu",)
-        super().__init__(
-            name=name,
-            framework=framework,
-            form_table=table,
-            devices=devices or ("cpu", "cuda"),
-            requires=requires,
-            limits=limits if general else (GROUPED_HEADS, KV_LEN, LENGTHS, *limits),
-            caveats=caveats,
-        )
-        object.__setattr__(self, "functions", dict(functions))
-
-    def build(self, case: Case, form: str) -> Kernel:
-        """Binds the function to the case through the framework's adapter."""
-        from mtbench.frameworks import load_framework
-
-        function = functools.partial(_call, self.functions[case.spec.kind, form], case)
-        return load_framework(self.framework).kernel(function, case)
-
-
-def _call(function: AttentionFunction, case: Case, q: Any, k: Any, v: Any) -> Any:
-    return function(q, k, v, case)

@@ -1,15 +1,21 @@
-"""Reading the lists that options take."""
+"""Reading what options are given."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
 from mtbench.errors import BadInput
 
-__all__ = ["by_kind", "floats", "names", "optional_names", "whole_numbers"]
+__all__ = ["by_kind", "check_resumed", "flag", "floats", "names", "optional_names", "whole_numbers"]
 
 RANGE = re.compile(r"(\d+):(\d+):x(\d+)")
+
+
+def flag(name: str) -> str:
+    """An option as it is written: ``--head-dim`` for ``head_dim``."""
+    return f"--{name.replace('_', '-')}"
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
@@ -94,3 +100,14 @@ def by_kind(option: str, text: str | None, kinds: Sequence[str]) -> dict[str, st
             raise BadInput(f"{option} {text}: {found[kind]} and {name} for {kind or 'all'}: give one")
         found[kind] = name
     return found
+
+
+def check_resumed(beside: Sequence[str]) -> None:
+    """That the command line has --resume, and no other option than `beside`.
+
+    Raises:
+        BadInput: it has others.
+    """
+    given = [word for word in sys.argv[2:] if word.startswith("--")]
+    if wrong := [word for word in given if not word.startswith(("--resume", *beside))]:
+        raise BadInput(f"--resume goes on as the run was asked for: leave out {', '.join(wrong)}")

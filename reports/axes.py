@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .figures import Axis, Figure
 from .format import clean
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["AXIS_UNITS", "legend", "limits", "measured_ticks", "scale", "stacked", "with_room"]
+__all__ = ["AXIS_UNITS", "legend", "limits", "logarithmic", "measured_ticks", "scale", "stacked", "with_room"]
 
 AXIS_UNITS: Mapping[Axis, str] = {
     "seq_len": "tokens",
@@ -48,11 +48,9 @@ def scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
     low, high = limits(figure)
     first = drawn[0]
     first.set_xscale("log", base=2)
-    first.set_yscale("log")
-    room = (xs[-1] / xs[0]) ** 0.05
+    room = (xs[-1] / xs[0]) ** 0.08
     first.set_xlim(xs[0] / room, xs[-1] * room)
-    measured_ticks(first.yaxis, low, high)
-    first.set_ylim(low, high)
+    logarithmic(first, "y", low, high)
     for number, ax in enumerate(drawn):
         ax.xaxis.set_major_locator(FixedLocator(_thinned(xs)))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -95,6 +93,13 @@ def _thinned(xs: Sequence[int], most: int = 8) -> list[int]:
 def _short(x: float) -> str:
     """Lengths of five digits and more in units of 1024, where they are whole ones."""
     return f"{x / 1024:g}Ki" if x >= 16384 and x % 1024 == 0 else f"{x:g}"
+
+
+def logarithmic(ax: Axes, way: Literal["x", "y"], low: float, high: float) -> None:
+    """Make an axis a measured one: logarithmic, from one value to another."""
+    ax.set(**{f"{way}scale": "log"})
+    measured_ticks(getattr(ax, f"{way}axis"), low, high)
+    ax.set(**{f"{way}lim": (low, high)})
 
 
 def measured_ticks(axis: Any, low: float, high: float) -> None:

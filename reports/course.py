@@ -9,21 +9,7 @@ from typing import Any
 from mtbench.trend import Change, Series
 
 from .format import duration
-from .marks import (
-    WIDTH,
-    Element,
-    child,
-    figure,
-    markup,
-    number,
-    path,
-    percent,
-    spanned,
-    stretched,
-    text,
-    ticks,
-    unit_of,
-)
+from .marks import WIDTH, Element, figure, number, percent, spanned, ticks, unit_of
 
 __all__ = ["course"]
 
@@ -60,26 +46,26 @@ def course(series: Series, changes: Sequence[Change], labels: Sequence[str]) -> 
         return TOP + HEIGHT * (1 - (min(max(ms, low), high) - low) / (high - low))
 
     _scale(root, low, high, bottom, down)
-    inside = stretched(root, bottom)
+    inside = root.stretched(bottom)
     shown = [(WIDTH * across(at), down(level.ms)) for at, level in levels]
-    path(inside, "M" + "L".join(f"{number(x)} {number(y)}" for x, y in shown), kind="line")
+    inside.path("M" + "L".join(f"{number(x)} {number(y)}" for x, y in shown), kind="line")
     whiskers = [
         f"M{number(WIDTH * across(at))} {number(down(level.low_ms))}V{number(down(level.high_ms))}"
         for at, level in levels
         if level.low_ms is not None and level.high_ms is not None
     ]
     if whiskers:
-        path(inside, "".join(whiskers), kind="whisker")
+        inside.path("".join(whiskers), kind="whisker")
     _levels(inside, changes, len(labels), across, down)
     for at, level in levels:
-        dot = child(root, "circle", cx=percent(across(at)), cy=down(level.ms), r=3.0, kind="dot-run")
-        child(dot, "title").text = f"{labels[at]}: {duration(level.ms)}"
+        dot = root.child("circle", cx=percent(across(at)), cy=down(level.ms), r=3.0, kind="dot-run")
+        dot.child("title").text = f"{labels[at]}: {duration(level.ms)}"
     for at, (status, known) in enumerate(zip(series.statuses, series.levels, strict=True)):
         if known is None and status:
-            text(root, "×", x=percent(across(at)), y=bottom - 3, text_anchor="middle", kind="failed")
+            root.write("×", x=percent(across(at)), y=bottom - 3, text_anchor="middle", kind="failed")
     _marks(root, changes, across, bottom)
     _commits(root, labels, {change.at for change in changes}, across, bottom)
-    return markup(root)
+    return root.markup()
 
 
 def _range(ends: Sequence[float], centers: Sequence[float]) -> tuple[float, float]:
@@ -106,9 +92,9 @@ def _scale(root: Element, low: float, high: float, bottom: int, down: Place) -> 
     unit, name = unit_of(high)
     for number_, tick in enumerate(reversed(ticks(low / unit, high / unit, 4))):
         y = down(tick * unit)
-        child(root, "line", x1=0, x2="100%", y1=y, y2=y, kind="grid")
-        text(root, f"{tick:g} {name}" if number_ == 0 else f"{tick:g}", x=-4, y=y + 4, text_anchor="end")
-    child(root, "line", x1=0, x2="100%", y1=bottom, y2=bottom, kind="axis")
+        root.child("line", x1=0, x2="100%", y1=y, y2=y, kind="grid")
+        root.write(f"{tick:g} {name}" if number_ == 0 else f"{tick:g}", x=-4, y=y + 4, text_anchor="end")
+    root.child("line", x1=0, x2="100%", y1=bottom, y2=bottom, kind="axis")
 
 
 def _levels(inside: Element, changes: Sequence[Change], runs: int, across: Place, down: Place) -> None:
@@ -121,7 +107,7 @@ def _levels(inside: Element, changes: Sequence[Change], runs: int, across: Place
         f"M{number(WIDTH * across(a))} {number(down(ms))}H{number(WIDTH * across(b))}"
         for a, b, ms in zip(bounds, bounds[1:], means, strict=False)
     ]
-    path(inside, "".join(d), kind="level")
+    inside.path("".join(d), kind="level")
 
 
 def _marks(root: Element, changes: Sequence[Change], across: Place, bottom: int) -> None:
@@ -133,12 +119,12 @@ def _marks(root: Element, changes: Sequence[Change], across: Place, bottom: int)
         raised = at - before < NEAR and not raised
         before = at
         kind = "slower" if change.slower else "faster"
-        child(root, "line", x1=percent(at), x2=percent(at), y1=TOP - 4, y2=bottom, kind=f"change {kind}")
+        root.child("line", x1=percent(at), x2=percent(at), y1=TOP - 4, y2=bottom, kind=f"change {kind}")
         by = 100 * abs(change.ratio - 1)
         words = f"▲ +{by:.0f}%" if change.slower else f"▼ −{by:.0f}%"
         anchor = "start" if at < 0.1 else "end" if at > 0.9 else "middle"
         y = TOP - (23 if raised else 9)
-        text(root, words, x=percent(at), y=y, text_anchor=anchor, kind="step")
+        root.write(words, x=percent(at), y=y, text_anchor=anchor, kind="step")
 
 
 def _commits(root: Element, labels: Sequence[str], marked: set[int], across: Place, bottom: int) -> None:
@@ -146,13 +132,13 @@ def _commits(root: Element, labels: Sequence[str], marked: set[int], across: Pla
     wide, phone = (_chosen(len(labels), most, marked) for most in (WIDE_LABELS, PHONE_LABELS))
     for at, label in enumerate(labels):
         x = percent(across(at))
-        child(root, "line", x1=x, x2=x, y1=bottom, y2=bottom + 4, kind="axis")
+        root.child("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, kind="axis")
         if at in wide:
             # A box of its own, since a turn needs its centre in pixels.
-            place = child(root, "svg", x=x, y=bottom + 10, width=1, height=1)
+            place = root.child("svg", x=x, y=bottom + 10, width=1, height=1)
             kinds = [*(["marked"] if at in marked else []), *([] if at in phone else ["wide"])]
             slant = {"transform": "rotate(-50)", "text_anchor": "end", "kind": " ".join(kinds)}
-            text(place, label, x=0, y=6, **slant)
+            place.write(label, x=0, y=6, **slant)
 
 
 def _chosen(runs: int, most: int, marked: set[int]) -> set[int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -109,8 +108,6 @@ def _vector(canvas: Canvas, name: Format, title: str) -> bytes:
 
 
 def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Dash], sheet: Sheet) -> Canvas:
-    from matplotlib.figure import Figure as Canvas
-
     columns = min(sheet.dot_columns if figure.dots else sheet.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     heights = [sheet.panel_height_in] * rows
@@ -118,10 +115,7 @@ def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Das
         lines = [len(panel.series) for panel in figure.panels]
         most = [max(lines[at : at + columns]) for at in range(0, len(lines), columns)]
         heights = [max(sheet.dot_least_in, sheet.dot_height_in * n + sheet.dot_margin_in) for n in most]
-    size = (sheet.width_in, sum(heights) + sheet.margin_in)
-    canvas = Canvas(figsize=size, dpi=sheet.dpi, layout="constrained")
-    if sheet.title:
-        canvas.suptitle(_wrapped(figure.title), fontsize=9, color=MUTED, x=0.01, ha="left")
+    canvas = sheet.canvas(sum(heights) + sheet.margin_in, figure.title)
     grid = canvas.subplots(
         rows,
         columns,
@@ -154,10 +148,6 @@ def _compose(figure: Figure, looks: Mapping[str, Look], dashes: Mapping[str, Das
         # Below all of them: a panel may be narrower than its label is long.
         canvas.supxlabel(figure.unit, fontsize=sheet.settings["axes.labelsize"])
     return canvas
-
-
-def _wrapped(title: str) -> str:
-    return "\n".join(textwrap.wrap(clean(title), 130))
 
 
 def _errors(points: Sequence[Point]) -> tuple[list[float], list[float]]:

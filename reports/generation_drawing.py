@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mtbench.generation.results import Generated, GenerationRun
 
-from .axes import measured_ticks, with_room
+from .axes import logarithmic, with_room
 from .drawing import Format, rendered
-from .format import clean
 from .sheets import REPORT
-from .style import MUTED, PAPER, Look
-from .training_figures import label
+from .style import PAPER, Look
+from .variants import variant_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +45,6 @@ class Panels:
     title: str
     caption: str
     panels: tuple[Panel, ...]
-
-    @property
-    def alt(self) -> str:
-        """The text that stands for it."""
-        return self.title
 
 
 def planned(run: GenerationRun) -> list[Panels]:
@@ -135,27 +129,12 @@ def draw_panels(figure: Panels, looks: Mapping[str, Look]) -> dict[Format, bytes
     """The figure as SVG and PNG."""
 
     def compose() -> Canvas:
-        from matplotlib.figure import Figure as Canvas
-        from matplotlib.lines import Line2D
-
-        height = REPORT.panel_height_in + REPORT.margin_in
-        canvas = Canvas(figsize=(REPORT.width_in, height), dpi=REPORT.dpi, layout="constrained")
-        canvas.suptitle(clean(figure.title), fontsize=9, color=MUTED, x=0.01, ha="left")
-        for ax, panel in zip(
-            canvas.subplots(1, len(figure.panels), squeeze=False)[0], figure.panels, strict=True
-        ):
+        canvas = REPORT.canvas(REPORT.panel_height_in + REPORT.margin_in, figure.title)
+        grid = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
+        for ax, panel in zip(grid, figure.panels, strict=True):
             _panel(ax, panel, looks)
-        there = dict.fromkeys(line[0] for panel in figure.panels for line in panel.lines)
-        canvas.legend(
-            [
-                Line2D([], [], color=looks[v].color, marker=looks[v].marker, markersize=REPORT.marker_size)
-                for v in there
-            ],
-            [clean(label(v), 44) for v in there],
-            loc="outside lower left",
-            ncols=3,
-            handlelength=REPORT.legend_handle,
-        )
+        there = [line[0] for panel in figure.panels for line in panel.lines]
+        variant_legend(canvas, there, looks, REPORT)
         return canvas
 
     return rendered(compose, figure.title, REPORT)
@@ -167,11 +146,7 @@ def _panel(ax: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
         look = looks[variant]
         style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markeredgecolor": PAPER}
         ax.plot(xs, ys, markeredgewidth=0.5, markersize=REPORT.marker_size, **style)
-    values = [y for _, _, ys in panel.lines for y in ys]
-    low, high = with_room(values)
-    ax.set_yscale("log")
-    measured_ticks(ax.yaxis, low, high)
-    ax.set_ylim(low, high)
+    logarithmic(ax, "y", *with_room([y for _, _, ys in panel.lines for y in ys]))
     if panel.x_log:
         places = sorted({x for _, points, _ in panel.lines for x in points})
         ax.set_xscale("log")

@@ -21,7 +21,7 @@ from .generation_drawing import Panels, draw_panels, planned
 from .rendering import styles, template
 from .style import THEMED, variant_looks
 from .svg import inline_svg
-from .training_figures import label
+from .variants import label
 
 __all__ = ["write_generation_report"]
 
@@ -56,8 +56,6 @@ def write_generation_report(folder: Path) -> Path:
 
 
 def _render(run: GenerationRun, drawn: Sequence[tuple[Panels, str]], colors: dict[str, str]) -> str:
-    from markupsafe import Markup
-
     plan = header.mapping(run.header.get("plan"))
     drawing = header.mapping(plan.get("drawing"))
     name = str(plan.get("task"))
@@ -65,10 +63,7 @@ def _render(run: GenerationRun, drawn: Sequence[tuple[Panels, str]], colors: dic
     published = task.published if task else None
     judged = judge_speeds(run, task) if task else []
     shown = [
-        {
-            "figure": figure,
-            "svg": Markup(inline_svg(svg, prefix=f"g{number}", title=fmt.clean(figure.alt))),  # noqa: S704
-        }
+        {"figure": figure, "svg": inline_svg(svg, prefix=f"g{number}", title=figure.title)}
         for number, (figure, svg) in enumerate(drawn, start=1)
     ]
     jobs = [header.mapping(job) for job in header.sequence(plan.get("jobs"))]

@@ -12,75 +12,49 @@ from xml.etree import ElementTree as ET
 
 from .format import clean
 
-__all__ = [
-    "WIDTH",
-    "child",
-    "figure",
-    "markup",
-    "number",
-    "path",
-    "percent",
-    "spanned",
-    "stretched",
-    "text",
-    "ticks",
-    "time_text",
-    "unit_of",
-]
-
-Element = ET.Element
+__all__ = ["WIDTH", "Element", "figure", "number", "percent", "spanned", "ticks", "time_text", "unit_of"]
 
 WIDTH = 1000
 """Of the box that `stretched` lines are drawn in."""
 
 
+class Element(ET.Element):
+    """A figure, or a part of one."""
+
+    def child(self, tag: str, **attributes: Any) -> Element:
+        """An element in it. An underscore in an attribute's name is a hyphen; ``kind`` is its class."""
+        names = {"kind": "class"}
+        told = {names.get(key, key.replace("_", "-")): _value(value) for key, value in attributes.items()}
+        made = Element(tag, told)
+        self.append(made)
+        return made
+
+    def write(self, words: object, **attributes: Any) -> None:
+        """A line of text, made fit to be shown."""
+        self.child("text", **attributes).text = clean(words)
+
+    def stretched(self, height: int) -> Element:
+        """A part of the figure from its top, `WIDTH` wide whatever its true width, for `path`."""
+        box = f"0 0 {WIDTH} {height}"
+        return self.child("svg", width="100%", height=height, viewBox=box, preserveAspectRatio="none")
+
+    def path(self, d: str, **attributes: Any) -> None:
+        """A line in a stretched part: across from 0 to `WIDTH`, down in pixels."""
+        self.child("path", d=d, vector_effect="non-scaling-stroke", **attributes)
+
+    def markup(self) -> Any:
+        """The figure as it may stand in a template."""
+        from markupsafe import Markup
+
+        return Markup(ET.tostring(self, encoding="unicode"))  # noqa: S704  # ElementTree escaped it
+
+
 def figure(kind: str, height: int, told: str) -> Element:
     """An empty figure: its class, its height in pixels, and the text that stands for it."""
-    return ET.Element(
+    return Element(
         "svg",
         {"class": kind, "width": "100%", "height": str(height), "role": "img", "aria-label": clean(told)},
     )
-
-
-def child(parent: Element, tag: str, **attributes: Any) -> Element:
-    """An element in another. An underscore in an attribute's name is a hyphen; ``kind`` is its class."""
-    names = {"kind": "class"}
-    return ET.SubElement(
-        parent,
-        tag,
-        {names.get(key, key.replace("_", "-")): _value(value) for key, value in attributes.items()},
-    )
-
-
-def text(parent: Element, words: object, **attributes: Any) -> Element:
-    """A line of text, made fit to be shown."""
-    made = child(parent, "text", **attributes)
-    made.text = clean(words)
-    return made
-
-
-def stretched(parent: Element, height: int) -> Element:
-    """A part of the figure from its top, `WIDTH` wide whatever its true width, for `path`."""
-    return child(
-        parent,
-        "svg",
-        width="100%",
-        height=height,
-        viewBox=f"0 0 {WIDTH} {height}",
-        preserveAspectRatio="none",
-    )
-
-
-def path(parent: Element, d: str, **attributes: Any) -> Element:
-    """A line in a stretched part: across from 0 to `WIDTH`, down in pixels."""
-    return child(parent, "path", d=d, vector_effect="non-scaling-stroke", **attributes)
-
-
-def markup(root: Element) -> Any:
-    """The figure as it may stand in a template."""
-    from markupsafe import Markup
-
-    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704  # ElementTree escaped it
 
 
 def percent(share: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from mtbench.profile.record import Flame, MemoryCourse, Piece, Profile
 
 from .format import clean, duration, memory, number
-from .marks import WIDTH, Element, child, figure, markup, path, percent, stretched, text, ticks, unit_of
+from .marks import WIDTH, Element, figure, percent, ticks, unit_of
 from .marks import number as place
 
 __all__ = ["bytes_rate", "flame_figure", "flop_rate", "memory_figure", "pieces_figure", "roofline_figure"]
@@ -37,12 +37,12 @@ def pieces_figure(pieces: Sequence[Piece], wall_ms: float) -> Any:
         share = piece.ms / end
         if piece.lane in lanes and (share >= LEAST_DRAWN or len(pieces) < WIDTH / 4):
             box = _box(root, piece.start_ms / end, max(share, LEAST_DRAWN), LANE * lanes.index(piece.lane))
-            child(box, "rect", width="100%", height=LANE - 4, fill=colors[piece.name], fill_opacity="0.55")
+            box.child("rect", width="100%", height=LANE - 4, fill=colors[piece.name], fill_opacity="0.55")
             _title(box, f"{piece.name}: {duration(piece.ms)}, from {duration(piece.start_ms)} on")
             if share > 0.03:
-                text(box, piece.name, x=4, y=15)
+                box.write(piece.name, x=4, y=15)
     _axis(root, height, end)
-    return markup(root)
+    return root.markup()
 
 
 def _by_time(pieces: Sequence[Piece]) -> list[str]:
@@ -64,24 +64,24 @@ def memory_figure(course: MemoryCourse, swept_bytes: int | None) -> Any:
     def down(size: float) -> float:
         return COURSE * (1 - (size - low) / (top - low))
 
-    inner = stretched(root, COURSE)
+    inner = root.stretched(COURSE)
     d = "".join(
         f"{'M' if not at else 'H'}{place(moment / end * WIDTH)}{',' if not at else 'V'}{place(down(size))}"
         for at, (moment, size) in enumerate(course.points)
     )
-    path(inner, f"{d}H{WIDTH}V{place(down(low))}H0Z", kind="filled")
-    path(inner, f"{d}H{WIDTH}", kind="line")
+    inner.path(f"{d}H{WIDTH}V{place(down(low))}H0Z", kind="filled")
+    inner.path(f"{d}H{WIDTH}", kind="line")
     unit = next(2**power for power in (30, 20, 10, 0) if top >= 2**power)
     for size in (tick * unit for tick in ticks(low / unit, top / unit, 4)):
-        path(inner, f"M0,{place(down(size))}H{WIDTH}", kind="grid")
-        text(root, memory(size), x="100%", y=place(down(size) - 3), text_anchor="end")
+        inner.path(f"M0,{place(down(size))}H{WIDTH}", kind="grid")
+        root.write(memory(size), x="100%", y=place(down(size) - 3), text_anchor="end")
     if swept_bytes is not None:
-        path(inner, f"M0,{place(down(swept_bytes))}H{WIDTH}", kind="swept")
-        text(
-            root, f"the sweep's peak, {memory(swept_bytes)}", x=0, y=place(down(swept_bytes) - 4), kind="name"
+        inner.path(f"M0,{place(down(swept_bytes))}H{WIDTH}", kind="swept")
+        root.write(
+            f"the sweep's peak, {memory(swept_bytes)}", x=0, y=place(down(swept_bytes) - 4), kind="name"
         )
     _axis(root, COURSE, end)
-    return markup(root)
+    return root.markup()
 
 
 def flame_figure(flame: Flame) -> Any:
@@ -89,7 +89,7 @@ def flame_figure(flame: Flame) -> Any:
     depth = _depth(flame)
     root = figure("flame", FRAME * depth, f"{number(flame.seconds)} s of frames, {depth} deep")
     _frames(root, flame, 0.0, 0, flame.seconds or 1.0)
-    return markup(root)
+    return root.markup()
 
 
 def _depth(flame: Flame) -> int:
@@ -103,10 +103,10 @@ def _frames(root: Element, flame: Flame, left: float, level: int, total: float) 
     box = _box(root, left, share, FRAME * level)
     native = ".py)" not in flame.name
     color = "var(--muted)" if level == 0 else "var(--orange)" if native else "var(--blue)"
-    child(box, "rect", width="100%", height=FRAME - 1, fill=color, fill_opacity="0.35", stroke="var(--card)")
+    box.child("rect", width="100%", height=FRAME - 1, fill=color, fill_opacity="0.35", stroke="var(--card)")
     _title(box, f"{flame.name}: {number(flame.seconds)} s, {share:.1%}")
     if share > 0.02:
-        text(box, flame.name, x=3, y=13)
+        box.write(flame.name, x=3, y=13)
     for one in flame.children:
         _frames(root, one, left, level + 1, total)
         left += one.seconds / total
@@ -136,26 +136,26 @@ def roofline_figure(profile: Profile, product: float, points: Sequence[tuple[str
     def y(rate: float) -> float:
         return ROOF * (1 - math.log(rate / low) / math.log(high / low))
 
-    inner = stretched(root, ROOF)
+    inner = root.stretched(ROOF)
     corner = place(x(ridge) * WIDTH)
     d = f"M0,{place(y(left * copy))}L{corner},{place(y(product))}H{WIDTH}"
-    path(inner, d, kind="line")
+    inner.path(d, kind="line")
     for exponent in range(math.ceil(math.log10(left)), math.floor(math.log10(right)) + 1):
-        path(inner, f"M{place(x(10.0**exponent) * WIDTH)},0V{ROOF}", kind="grid")
+        inner.path(f"M{place(x(10.0**exponent) * WIDTH)},0V{ROOF}", kind="grid")
         words = number(10.0**exponent, 1)
-        text(root, f"{words} FLOP/byte", x=percent(x(10.0**exponent)), y=ROOF + 18, text_anchor="middle")
+        root.write(f"{words} FLOP/byte", x=percent(x(10.0**exponent)), y=ROOF + 18, text_anchor="middle")
     for exponent in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1):
-        path(inner, f"M0,{place(y(10.0**exponent))}H{WIDTH}", kind="grid")
-        text(root, flop_rate(10.0**exponent), x=2, y=place(y(10.0**exponent) - 3))
+        inner.path(f"M0,{place(y(10.0**exponent))}H{WIDTH}", kind="grid")
+        root.write(flop_rate(10.0**exponent), x=2, y=place(y(10.0**exponent) - 3))
     middle = left * (ridge / left) ** 0.5
     _name(root, f"copy, {bytes_rate(copy)}", x(middle), y(middle * copy) + 16, anchor="start")
     _name(root, f"product, {flop_rate(product)}", 0.99, y(product) - 6, anchor="end")
     for at, (name, intensity, rate) in enumerate(points):
         color = COLORS[at % len(COLORS)]
-        spot = child(root, "circle", cx=percent(x(intensity)), cy=place(y(rate)), r=6, fill=color)
+        spot = root.child("circle", cx=percent(x(intensity)), cy=place(y(rate)), r=6, fill=color)
         _title(spot, f"{name}: {number(intensity)} FLOP/byte, {flop_rate(rate)}")
         _name(root, name, x(intensity), y(rate) + (20 if at % 2 else -11), anchor="middle")
-    return markup(root)
+    return root.markup()
 
 
 def flop_rate(rate: float) -> str:
@@ -177,18 +177,16 @@ def bytes_rate(rate: float) -> str:
 
 
 def _name(root: Element, words: str, share: float, down: float, *, anchor: str) -> None:
-    text(root, words, x=percent(share), y=place(down), text_anchor=anchor, kind="name")
+    root.write(words, x=percent(share), y=place(down), text_anchor=anchor, kind="name")
 
 
 def _box(root: Element, left: float, share: float, top: int) -> Element:
     """A part of the figure that cuts off what does not fit in it."""
-    return child(
-        root, "svg", x=percent(left), y=top, width=f"{100 * share:.4f}%", height=LANE - 2, kind="box"
-    )
+    return root.child("svg", x=percent(left), y=top, width=f"{100 * share:.4f}%", height=LANE - 2, kind="box")
 
 
 def _title(parent: Element, words: str) -> None:
-    child(parent, "title").text = clean(words, 400)
+    parent.child("title").text = clean(words, 400)
 
 
 def _axis(root: Element, top: int, end_ms: float) -> None:
@@ -196,6 +194,6 @@ def _axis(root: Element, top: int, end_ms: float) -> None:
     for tick in ticks(0.0, end_ms / unit, 7):
         share = tick * unit / end_ms
         anchor = "start" if share < 0.02 else "end" if share > 0.98 else "middle"
-        text(
-            root, f"{number(tick, 2) if tick else 0} {name}", x=percent(share), y=top + 18, text_anchor=anchor
+        root.write(
+            f"{number(tick, 2) if tick else 0} {name}", x=percent(share), y=top + 18, text_anchor=anchor
         )

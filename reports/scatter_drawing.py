@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .axes import limits, measured_ticks, stacked, with_room
+from .axes import limits, logarithmic, stacked, with_room
 from .figures import Figure, Panel
 from .sheets import Sheet
 from .style import MUTED, PAPER, Dash, Look
@@ -42,13 +42,8 @@ def scatter_scale(drawn: Sequence[Axes], figure: Figure, columns: int) -> None:
     roof = figure.roof
     left, right = with_room([*xs, *([roof.product / roof.copy] if roof else [])])
     low, high = limits(figure)
-    first = drawn[0]
-    first.set_xscale("log")
-    first.set_yscale("log")
-    measured_ticks(first.xaxis, left, right)
-    measured_ticks(first.yaxis, low, high)
-    first.set_xlim(left, right)
-    first.set_ylim(low, high)
+    logarithmic(drawn[0], "x", left, right)
+    logarithmic(drawn[0], "y", low, high)
     for number, ax in enumerate(drawn):
         if number + columns >= len(drawn):
             ax.set_xlabel(figure.x_unit)

@@ -9,21 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .format import count, duration
-from .marks import (
-    WIDTH,
-    Element,
-    child,
-    figure,
-    markup,
-    number,
-    path,
-    percent,
-    spanned,
-    stretched,
-    text,
-    ticks,
-    unit_of,
-)
+from .marks import WIDTH, Element, figure, number, percent, spanned, ticks, unit_of
 
 __all__ = ["Strip", "forest", "strips"]
 
@@ -71,16 +57,9 @@ def strips(
 
     effect = math.log1p(effect_percent / 100)
     band = [max(low, a.center_ms * math.exp(-effect)), min(high, a.center_ms * math.exp(effect))]
-    child(
-        root,
-        "rect",
-        x=percent(share(band[0])),
-        width=percent(share(band[1]) - share(band[0])),
-        y=0,
-        height=bottom,
-        kind="band",
-    )
-    inside = stretched(root, bottom)
+    left, right = map(share, band)
+    root.child("rect", x=percent(left), width=percent(right - left), y=0, height=bottom, kind="band")
+    inside = root.stretched(bottom)
     for at, (side, color) in enumerate(zip((a, b), COLORS, strict=True)):
         top = sum(heights[:at]) + NAME_HEIGHT
         beyond = _samples(inside, side, top, low, high, color)
@@ -91,14 +70,14 @@ def strips(
             *([f"{left_out} not drawn"] if left_out else []),
             *([f"{count(beyond, 'sample')} beyond the axis"] if beyond else []),
         ]
-        text(root, f"{side.name}: {', '.join(notes)}", x=0, y=top - 6, kind="name")
+        root.write(f"{side.name}: {', '.join(notes)}", x=0, y=top - 6, kind="name")
         center = number(WIDTH * share(side.center_ms))
         end = top + LAUNCH_HEIGHT * drawn[at]
-        path(inside, f"M{center} {top - 2}V{bottom if at == 0 else end}", stroke=color, stroke_width=1.5)
+        inside.path(f"M{center} {top - 2}V{bottom if at == 0 else end}", stroke=color, stroke_width=1.5)
     if interval_ms:
         _bar(inside, [WIDTH * share(end) for end in interval_ms], bottom - 8)
     _axis(root, low, high, bottom, clock)
-    return markup(root)
+    return root.markup()
 
 
 def _told(a: Strip, b: Strip, interval_ms: tuple[float, float] | None) -> str:
@@ -123,7 +102,7 @@ def _samples(inside: Element, side: Strip, top: int, low: float, high: float, co
             if low <= ms <= high
         ]
     if d:
-        path(inside, "".join(d), stroke=color, kind="sample")
+        inside.path("".join(d), stroke=color, kind="sample")
     return beyond
 
 
@@ -137,25 +116,25 @@ def _medians(root: Element, side: Strip, at: int, top: int, share: Any, color: s
     for row, ms in enumerate(side.medians_ms[:MOST_LAUNCHES]):
         y = top + LAUNCH_HEIGHT * row + (LAUNCH_HEIGHT - 1) / 2
         if at == 0:
-            child(root, "circle", cx=percent(share(ms)), cy=y, r=3.2, fill=color, kind="median")
+            root.child("circle", cx=percent(share(ms)), cy=y, r=3.2, fill=color, kind="median")
         else:
             box = {"x": percent(share(ms)), "y": y - 3, "width": 6, "height": 6, "fill": color}
-            child(root, "rect", **box, transform="translate(-3)", kind="median")
+            root.child("rect", **box, transform="translate(-3)", kind="median")
 
 
 def _bar(inside: Element, ends: Sequence[float], y: float) -> None:
     low, high = map(number, ends)
-    path(inside, f"M{low} {number(y)}H{high}M{low} {number(y - 4)}v8M{high} {number(y - 4)}v8", kind="bar")
+    inside.path(f"M{low} {number(y)}H{high}M{low} {number(y - 4)}v8M{high} {number(y - 4)}v8", kind="bar")
 
 
 def _axis(root: Element, low: float, high: float, bottom: int, clock: str) -> None:
     unit, name = unit_of(high)
-    child(root, "line", x1=0, x2="100%", y1=bottom, y2=bottom, kind="axis")
+    root.child("line", x1=0, x2="100%", y1=bottom, y2=bottom, kind="axis")
     for tick in ticks(low / unit, high / unit, 5):
         at = percent((tick * unit - low) / (high - low))
-        child(root, "line", x1=at, x2=at, y1=bottom, y2=bottom + 4, kind="axis")
-        text(root, f"{tick:g}", x=at, y=bottom + 17, text_anchor="middle")
-    text(root, f"{clock} time ({name})", x="50%", y=bottom + 33, text_anchor="middle")
+        root.child("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, kind="axis")
+        root.write(f"{tick:g}", x=at, y=bottom + 17, text_anchor="middle")
+    root.write(f"{clock} time ({name})", x="50%", y=bottom + 33, text_anchor="middle")
 
 
 FOREST_WIDTH, FOREST_HEIGHT = 130, 18
@@ -173,10 +152,8 @@ def forest(
         widest_log: the logarithm at the axis' ends.
         effect_percent: the smallest effect that matters.
     """
-    from xml.etree import ElementTree as ET
-
     width, middle = FOREST_WIDTH, FOREST_HEIGHT / 2
-    root = ET.Element(
+    root = Element(
         "svg", {"class": "forest", "viewBox": f"0 0 {width} {FOREST_HEIGHT}", "aria-hidden": "true"}
     )
 
@@ -185,15 +162,15 @@ def forest(
         return width / 2 + share * (width / 2 - 6)
 
     edge = 1 + effect_percent / 100
-    child(root, "rect", x=x(1 / edge), width=x(edge) - x(1 / edge), y=0, height=FOREST_HEIGHT, kind="band")
-    child(root, "path", d=f"M{width / 2:g} 0V{FOREST_HEIGHT}", kind="axis")
+    root.child("rect", x=x(1 / edge), width=x(edge) - x(1 / edge), y=0, height=FOREST_HEIGHT, kind="band")
+    root.child("path", d=f"M{width / 2:g} 0V{FOREST_HEIGHT}", kind="axis")
     if interval:
-        child(root, "path", d=f"M{number(x(interval[0]))} {middle:g}H{number(x(interval[1]))}", kind="bar")
+        root.child("path", d=f"M{number(x(interval[0]))} {middle:g}H{number(x(interval[1]))}", kind="bar")
     beyond = abs(math.log(ratio)) > widest_log
     at = x(ratio)
     if beyond:
         way = 5 if ratio > 1 else -5
-        child(root, "path", d=f"M{number(at)} {middle - 5:g}l{way} 5l{-way} 5z", kind="center")
+        root.child("path", d=f"M{number(at)} {middle - 5:g}l{way} 5l{-way} 5z", kind="center")
     else:
-        child(root, "circle", cx=at, cy=middle, r=3.5, kind="center")
-    return markup(root)
+        root.child("circle", cx=at, cy=middle, r=3.5, kind="center")
+    return root.markup()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .axes import measured_ticks, with_room
+from .axes import logarithmic, with_room
 from .drawing import Format, rendered
 from .format import clean
 from .sheets import REPORT, Sheet
-from .style import MUTED, PAPER, Look
-from .training_figures import Curves, DotPanel, Dots, label
+from .style import PAPER, Look
+from .training_figures import Curves, DotPanel, Dots
+from .variants import label, variant_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,19 +38,8 @@ def draw_training(
     return rendered(compose, figure.title, sheet)
 
 
-def _canvas(sheet: Sheet, height_in: float, title: str) -> Canvas:
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(sheet.width_in, height_in), dpi=sheet.dpi, layout="constrained")
-    if sheet.title:
-        canvas.suptitle(clean(title), fontsize=9, color=MUTED, x=0.01, ha="left")
-    return canvas
-
-
 def _curves(figure: Curves, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
-    from matplotlib.lines import Line2D
-
-    canvas = _canvas(sheet, sheet.panel_height_in + sheet.margin_in, figure.title)
+    canvas = sheet.canvas(sheet.panel_height_in + sheet.margin_in, figure.title)
     grid = canvas.subplots(1, len(figure.panels), sharey=True, squeeze=False)[0]
     values: list[float] = []
     for number, (ax, (title, curves)) in enumerate(zip(grid, figure.panels, strict=True)):
@@ -58,11 +48,8 @@ def _curves(figure: Curves, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
             color = looks[curve.variant].color
             xs = [p.x for p in curve.points]
             ys, lows, highs = ([getattr(p, part) for p in curve.points] for part in ("y", "low", "high"))
-            few = (
-                {"marker": looks[curve.variant].marker, "markersize": sheet.marker_size}
-                if len(xs) <= 30
-                else {}
-            )
+            marked = {"marker": looks[curve.variant].marker, "markersize": sheet.marker_size}
+            few = marked if len(xs) <= MOST_MARKERS else {}
             ax.plot(xs, ys, color=color, markeredgecolor=PAPER, markeredgewidth=0.5, **few)
             ax.fill_between(xs, lows, highs, color=color, alpha=BAND, linewidth=0)
             values += [*lows, *highs]
@@ -70,28 +57,15 @@ def _curves(figure: Curves, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
         ax.set_xlim(left=0)
         if number == 0:
             ax.set_ylabel("loss, nats")
-    low, high = with_room(values)
-    grid[0].set_yscale("log")
-    measured_ticks(grid[0].yaxis, low, high)
-    grid[0].set_ylim(low, high)
-    there = dict.fromkeys(curve.variant for _, curves in figure.panels for curve in curves)
-    canvas.legend(
-        [
-            Line2D([], [], color=looks[v].color, marker=looks[v].marker, markersize=1.3 * sheet.marker_size)
-            for v in there
-        ],
-        [clean(label(v), 44) for v in there],
-        loc="outside lower left",
-        ncols=3,
-        handlelength=sheet.legend_handle,
-        columnspacing=1.2,
-    )
+    logarithmic(grid[0], "y", *with_room(values))
+    there = [curve.variant for _, curves in figure.panels for curve in curves]
+    variant_legend(canvas, there, looks, sheet)
     return canvas
 
 
 def _dots(figure: Dots, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
     most = max(len(panel.dots) for panel in figure.panels)
-    canvas = _canvas(sheet, max(sheet.dot_least_in, DOT_ROW_IN * most + sheet.dot_margin_in), figure.title)
+    canvas = sheet.canvas(max(sheet.dot_least_in, DOT_ROW_IN * most + sheet.dot_margin_in), figure.title)
     grid = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
     for number, (ax, panel) in enumerate(zip(grid, figure.panels, strict=True)):
         _dot_panel(ax, panel, looks, sheet, named=number == 0 or not _same_rows(figure))
@@ -128,10 +102,7 @@ def _dot_panel(ax: Axes, panel: DotPanel, looks: Mapping[str, Look], sheet: Shee
     ax.set_xlabel(panel.unit)
     ax.grid(visible=False, axis="y")
     if panel.log:
-        low, high = with_room([x for x in values if x > 0])
-        ax.set_xscale("log")
-        measured_ticks(ax.xaxis, low, high)
-        ax.set_xlim(low, high)
+        logarithmic(ax, "x", *with_room([x for x in values if x > 0]))
     else:
         span = max(values) - min(values) or abs(max(values)) or 1.0
         ax.set_xlim(max(0.0, min(values) - 0.08 * span), max(values) + 0.08 * span)

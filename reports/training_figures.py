@@ -12,7 +12,6 @@ from mtbench.training.metric import Metric
 from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
 from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
-from mtbench.training.variants import Variant
 
 from .format import count
 
@@ -25,7 +24,6 @@ __all__ = [
     "Dots",
     "curves",
     "dots",
-    "label",
     "mean_metric",
 ]
 
@@ -59,11 +57,6 @@ class Curves:
     x_label: str
     caption: str
     panels: tuple[tuple[str, tuple[Curve, ...]], ...]
-
-    @property
-    def alt(self) -> str:
-        """The text that stands for it."""
-        return self.title
 
 
 def curves(run: TrainingRun, axis: str) -> Curves | None:
@@ -150,11 +143,6 @@ class Dots:
     title: str
     caption: str
     panels: tuple[DotPanel, ...]
-
-    @property
-    def alt(self) -> str:
-        """The text that stands for it."""
-        return self.title
 
 
 def dots(run: TrainingRun, metric: Metric, scores: Sequence[Metric] = ()) -> list[Dots]:
@@ -255,15 +243,3 @@ def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | No
     if mean is None or mean.low is not None:
         return mean
     return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
-
-
-def label(variant: str) -> str:
-    """A variant as a reader is told it; what is none as it stands.
-
-    >>> label("momentum+adaptive"), label("<b>")
-    ('momentum + adaptive connection', '<b>')
-    """
-    try:
-        return Variant.parse(variant).label
-    except ValueError:
-        return variant

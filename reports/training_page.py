@@ -24,8 +24,9 @@ from .style import THEMED, Look, variant_looks
 from .svg import inline_svg
 from .training_drawing import draw_training
 from .training_exports import steps_csv
-from .training_figures import Curves, Dots, curves, dots, label, mean_metric
+from .training_figures import Curves, Dots, curves, dots, mean_metric
 from .training_work import model_operations
+from .variants import label
 
 __all__ = ["write_training_report"]
 
@@ -74,15 +75,10 @@ def _write_figures(run: TrainingRun, looks: Mapping[str, Look]) -> Figures:
 
 def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
     """The page's text."""
-    from markupsafe import Markup
-
     task, metric = _task(run), _metric(run)
     judged = [judge(claim, run, task) for claim in task.published.claims] if task and task.published else []
     shown = [
-        {
-            "figure": figure,
-            "svg": Markup(inline_svg(svg, prefix=f"t{number}", title=fmt.clean(figure.alt))),  # noqa: S704
-        }
+        {"figure": figure, "svg": inline_svg(svg, prefix=f"t{number}", title=figure.title)}
         for number, (figure, svg) in enumerate(drawn, start=1)
     ]
     command = " ".join(map(str, header.sequence(run.header.get("command"))))

@@ -33,8 +33,6 @@ LARGE = 8.0
 
 def draw_winners(found: WinnerMap, looks: Mapping[str, Look], sheet: Sheet) -> Canvas:
     """The canvas: a panel an attention, a row a shape, a column a length."""
-    from matplotlib.figure import Figure as Canvas
-
     across = 2 if len(found.lengths) <= 3 and len(found.panels) > 1 and sheet.columns > 1 else 1
     down = math.ceil(len(found.panels) / across)
     texts = {id(race): _lines(race, panel) for panel, race in found.races}
@@ -48,13 +46,7 @@ def draw_winners(found: WinnerMap, looks: Mapping[str, Look], sheet: Sheet) -> C
         races = [r for panel in found.panels[at : at + across] for line in panel.cells for r in line if r]
         of_texts = max(len(texts[id(race)]) for race in races) * LINE * font / 72
         heights.append(len(found.shapes) * (max(of_labels, of_texts) + 0.1) + 0.35)
-    canvas = Canvas(
-        figsize=(sheet.width_in, sum(heights) + (0.75 if sheet.title else 0.4)),
-        dpi=sheet.dpi,
-        layout="constrained",
-    )
-    if sheet.title:
-        canvas.suptitle(clean(found.title), fontsize=9, color=MUTED, x=0.01, ha="left")
+    canvas = sheet.canvas(sum(heights) + (0.75 if sheet.title else 0.4), found.title)
     grid = canvas.subplots(
         down, across, sharex=True, sharey=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )

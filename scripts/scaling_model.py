@@ -3,18 +3,22 @@
 ``python scripts/scaling_model.py FOLDER`` reads the scaling.json of `scale_gpus.py`, fits the constants of
 docs/scaling.md to it, holds the model's times for two GPUs against the measured ones, and prints the
 predicted times and efficiencies; ``--json FILE`` and ``--figure FILE.svg`` keep them. What joins nodes was
-not measured and is given: ``--between-gb-per-s`` and ``--between-us``.
+not measured and is given, ``--between-gb-per-s`` and ``--between-us``, and so is a hop inside one, which
+two devices do not tell from the start of an exchange: ``--inside-us``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 KINDS = ("softmax", "linear", "momentum")
 MODES = ("forward", "forward_backward")
@@ -33,7 +37,7 @@ class Link:
     """What joins two devices."""
 
     seconds: float
-    """Of a message without a length."""
+    """Of a hop without a length."""
     bytes_per_s: float
 
     def send(self, size: float) -> float:
@@ -47,6 +51,8 @@ class Model:
 
     inside: Link
     between: Link
+    start: float = 0.0
+    """Seconds of an exchange before its first hop."""
     work: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
     """Of a kind and mode: seconds of one device, however long the sequence is, and those a position (linear
     and momentum) or a pair of positions (softmax)."""
@@ -68,13 +74,14 @@ class Model:
 
     def gather(self, devices: int, size: float) -> float:
         """Seconds of an all-gather around a ring: each state passes every other device."""
-        return (devices - 1) * self.link(devices).send(size)
+        return self.start + (devices - 1) * self.link(devices).send(size)
 
     def doubling(self, devices: int, size: float) -> float:
         """Seconds of a scan in log2 steps, which is not written: a state a step."""
         steps = int(np.ceil(np.log2(devices)))
         inside = min(steps, int(np.log2(NODE)))
-        return inside * self.inside.send(size) + (steps - inside) * self.between.send(size)
+        hops = inside * self.inside.send(size) + (steps - inside) * self.between.send(size)
+        return steps * self.start + hops
 
     def together(self, kind: str, mode: str, n: float, devices: int, *, doubling: bool = False) -> float:
         """Seconds of several devices."""
@@ -84,7 +91,7 @@ class Model:
         if kind == "softmax":
             # Balanced, a step of W sees n^2 / W^2 of the causal pairs, and the next keys come meanwhile.
             step = each * (n / devices) ** 2
-            passed = self.link(devices).send(self.key_bytes[mode] * n / devices)
+            passed = self.start + self.link(devices).send(self.key_bytes[mode] * n / devices)
             return fixed + step + (devices - 1) * max(step, passed)
         work = fixed + each * n / devices
         size = self.state_bytes[kind, mode]
@@ -102,8 +109,8 @@ class Model:
         return self.alone(kind, mode, n) / devices / self.together(kind, mode, n, devices, doubling=doubling)
 
 
-def fitted(found: dict[str, Any], between: Link) -> Model:
-    """The model of a run.
+def fitted(found: dict[str, Any], between: Link, hop: float) -> Model:
+    """The model of a run. `hop` is seconds inside a node.
 
     Raises:
         SystemExit: it lacks what the model is fitted to.
@@ -113,7 +120,8 @@ def fitted(found: dict[str, Any], between: Link) -> Model:
     passes = [(row["bytes"], row["median_ms"] / 1e3) for row in rows if row["what"] == "pass"]
     if not gathers or not passes:
         raise SystemExit("the run has no `gather` or no `pass`: it ended before the link was measured")
-    inside = Link(min(seconds for _, seconds in gathers), max(size / seconds for size, seconds in passes))
+    inside = Link(hop, max(size / seconds for size, seconds in passes))
+    start = max(0.0, min(seconds for _, seconds in gathers) - hop)
     times = [row for row in rows if row["what"] == "time"]
     work: dict[tuple[str, str], tuple[float, float]] = {}
     for kind in KINDS:
@@ -130,7 +138,7 @@ def fitted(found: dict[str, Any], between: Link) -> Model:
         elif others:
             key_bytes[row["mode"]] = row["sent_bytes"] / others / (row["seq_len"] / row["ranks"])
     longest = {r["mode"]: r["seq_len"] for r in rows if r["what"] == "longest" and r["ranks"] == 1}
-    return Model(inside, between, work, state_bytes, key_bytes, longest)
+    return Model(inside, between, start, work, state_bytes, key_bytes, longest)
 
 
 def _line(kind: str, points: list[tuple[int, float]]) -> tuple[float, float]:
@@ -178,6 +186,7 @@ def predictions(model: Model) -> list[dict[str, Any]]:
                 row["ms"] = model.together(kind, mode, n, devices) * 1e3
                 row["efficiency"] = model.efficiency(kind, mode, n, devices)
                 if kind != "softmax":
+                    row["ms_doubling"] = model.together(kind, mode, n, devices, doubling=True) * 1e3
                     row["efficiency_doubling"] = model.efficiency(kind, mode, n, devices, doubling=True)
                 most = model.longest.get(mode)
                 row["fits"] = None if most is None else n / devices <= most
@@ -186,34 +195,41 @@ def predictions(model: Model) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Efficiency against devices, a panel a length, forward."""
+    """Time above efficiency against devices, a column a length, forward."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "mtbench"
     from matplotlib import pyplot as plt
 
-    canvas, panels = plt.subplots(1, len(LENGTHS), figsize=(3.1 * len(LENGTHS), 3.2), sharey=True)
-    lines = [("softmax", "efficiency", "-"), ("linear", "efficiency", "-"), ("momentum", "efficiency", "-")]
-    lines.append(("momentum", "efficiency_doubling", "--"))
-    colors = {"softmax": "#0072B2", "linear": "#E69F00", "momentum": "#009E73"}
-    for panel, n in zip(panels, LENGTHS, strict=True):
-        for kind, column, style in lines:
-            points = [
-                (row["devices"], row[column])
-                for row in rows
-                if row["kind"] == kind and row["mode"] == "forward" and row["seq_len"] == n
-            ]
-            label = kind if column == "efficiency" else f"{kind}, states in log2 steps"
-            panel.plot(*zip(*points, strict=True), style, color=colors[kind], label=label)
-        panel.set_xscale("log", base=2)
-        panel.set_ylim(0, 1.05)
-        panel.set_title(f"{n:,} positions", fontsize=9)
-        panel.set_xlabel("GPUs")
-    panels[0].set_ylabel("predicted efficiency")
-    panels[0].legend(fontsize=7, loc="lower left")
-    canvas.tight_layout()
-    canvas.savefig(file, metadata={"Date": None})
+    from reports.style import variant_looks
+
+    looks = variant_looks(KINDS)
+    canvas, panels = plt.subplots(2, len(LENGTHS), figsize=(11.5, 5.6), sharex=True, sharey="row")
+    for (upper, lower), n in zip(panels.T, LENGTHS, strict=True):
+        for kind, suffix in [*((kind, "") for kind in KINDS), ("momentum", "_doubling")]:
+            own = [r for r in rows if (r["kind"], r["mode"], r["seq_len"]) == (kind, "forward", n)]
+            devices = [row["devices"] for row in own]
+            look = looks[kind]
+            style = {"color": look.color, "marker": look.marker, "markersize": 4}
+            style |= {"linestyle": "--" if suffix else "-", "markerfacecolor": "none" if suffix else None}
+            label = f"{kind}, states in log2 steps" if suffix else kind
+            upper.plot(devices, [row[f"ms{suffix}"] for row in own], label=label, **style)
+            lower.plot(devices, [row[f"efficiency{suffix}"] for row in own], **style)
+        upper.set_title(f"{n:,} positions", fontsize=10)
+        upper.set_yscale("log")
+        lower.set_xscale("log", base=2)
+        lower.set_xticks([1, 8, 64, 1024], ["1", "8", "64", "1024"])
+        lower.set_ylim(0, 1.05)
+        lower.set_xlabel("GPUs")
+        for panel in (upper, lower):
+            panel.grid(color="#d8dee4", linewidth=0.7)
+            panel.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel("predicted time (ms)")
+    panels[1, 0].set_ylabel("predicted efficiency")
+    canvas.tight_layout(rect=(0, 0.06, 1, 1))
+    canvas.legend(*panels[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False)
+    canvas.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def main() -> None:
@@ -224,6 +240,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Of scale_gpus.py.")
     parser.add_argument("--between-gb-per-s", type=float, default=50.0, help="A GPU's, from node to node.")
     parser.add_argument("--between-us", type=float, default=10.0, help="Of a message from node to node.")
+    parser.add_argument("--inside-us", type=float, default=5.0, help="Of a hop inside a node.")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
@@ -231,9 +248,12 @@ def main() -> None:
     if not file.is_file():
         raise SystemExit(f"{file} is not there: scripts/scale_gpus.py writes it")
     found = json.loads(file.read_text())
-    model = fitted(found, Link(options.between_us / 1e6, options.between_gb_per_s * 1e9))
+    between = Link(options.between_us / 1e6, options.between_gb_per_s * 1e9)
+    model = fitted(found, between, options.inside_us / 1e6)
     inside = model.inside
-    print(f"inside a node: {inside.seconds * 1e6:.1f} us, {inside.bytes_per_s / 1e9:.1f} GB/s (measured)")
+    print(f"an exchange starts in {model.start * 1e6:.1f} us (measured, less a hop)")
+    rate = inside.bytes_per_s / 1e9
+    print(f"inside a node: {options.inside_us:g} us a hop (given), {rate:.1f} GB/s (measured)")
     print(f"between nodes: {options.between_us:g} us, {options.between_gb_per_s:g} GB/s (given)")
     checks, rows = held(model, found), predictions(model)
     print("predicted and measured, ms:")
@@ -252,7 +272,8 @@ def main() -> None:
             + ("" if row["fits"] in (True, None) else ", does not fit")
         )
     if options.json:
-        told = {"inside": asdict(inside), "between": asdict(model.between), "held": checks, "predicted": rows}
+        links = {"start_s": model.start, "inside": asdict(inside), "between": asdict(model.between)}
+        told = links | {"held": checks, "predicted": rows}
         options.json.write_text(json.dumps(told, indent=1) + "\n")
     if options.figure:
         draw(rows, options.figure)

@@ -28,7 +28,7 @@ IMAGES = ROOT / "docs" / "images"
 RUNS = ROOT / "docs" / "results"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 MOST_BYTES = 250_000
-COLOURS = 128
+COLOURS = 256
 
 
 def top(page: Page) -> None:
@@ -74,10 +74,10 @@ class Shot:
 
 SHOTS = (
     Shot(name="report", run="cpu-default", show=top),
-    Shot(name="verdict", run="h100-gpu-preset", show=at("#verdict h4")),
-    Shot(name="figures", run="h100-gpu-preset", show=at("#figures")),
-    Shot(name="explorer", run="h100-gpu-preset", show=explorer),
-    Shot(name="row", run="h100-gpu-preset", show=open_row, scheme="dark"),
+    Shot(name="verdict", run="h100-peers", show=at("#verdict h4")),
+    Shot(name="figures", run="h100-peers", show=at("#figures")),
+    Shot(name="explorer", run="h100-peers", show=explorer),
+    Shot(name="row", run="h100-peers", show=open_row, scheme="dark"),
     Shot(name="skipped", run="h100-peers", show=at("#missing")),
     Shot(name="machines", run="three-kinds", show=top),
     Shot(name="beside", run="three-kinds", show=at("#beside")),
@@ -107,7 +107,10 @@ def take(browser: Browser, shot: Shot, report: Path) -> bytes:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     context.close()
     packed = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    # The median cut gives a dot of few pixels another's colour.
+    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        packed, "PNG", optimize=True
+    )
     return packed.getvalue()
 
 

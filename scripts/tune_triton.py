@@ -39,12 +39,12 @@ PARTED = 7
 """Calls of which each launch is timed by itself."""
 
 
-def the_case(shape: str, kind: str, mode: str) -> Case:
+def the_case(shape: str, kind: str, mode: str, device: str = "cuda") -> Case:
     """Causal, bfloat16."""
     batch, heads, n, dim = (int(x) for x in shape.split(","))
     spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
-    sizes = {"batch": batch, "heads": heads, "seq_len": n, "head_dim": dim}
-    return Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)  # type: ignore[arg-type]
+    sizes: dict[str, Any] = {"batch": batch, "heads": heads, "seq_len": n, "head_dim": dim}
+    return Case(spec=spec, dtype="bfloat16", device=device, mode=mode, **sizes)  # type: ignore[arg-type]
 
 
 def choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[Any, int, tuple[Any, ...] | None]]:

@@ -69,6 +69,7 @@ ALLOWED = {
         "mtbench.inputs",
         "mtbench.measure",
         "mtbench.options",
+        "mtbench.outputs",
         "mtbench.profile",
         "mtbench.registry",
         "mtbench.results",
@@ -124,6 +125,7 @@ ALLOWED = {
         "mtbench.inputs",
         "mtbench.locked_folder",
         "mtbench.measure.environment",
+        "mtbench.outputs",
         "mtbench.registry",
         "mtbench.report",
         "mtbench.results",
@@ -148,6 +150,7 @@ ALLOWED = {
         "mtbench.inputs",
         "mtbench.locked_folder",
         "mtbench.measure.environment",
+        "mtbench.outputs",
         "mtbench.registry",
         "mtbench.report",
         "mtbench.results",
@@ -177,7 +180,8 @@ ALLOWED = {
     "mtbench/floor.py": ("mtbench.spec",),
     "mtbench/spec.py": ("mtbench.errors",),
     "mtbench/inputs.py": ("mtbench.spec",),
-    "mtbench/backend.py": ("mtbench.errors", "mtbench.inputs", "mtbench.spec", "mtbench.frameworks"),
+    "mtbench/backend.py": ("mtbench.errors", "mtbench.inputs", "mtbench.spec"),
+    "mtbench/function_backend.py": ("mtbench.backend", "mtbench.frameworks", "mtbench.spec"),
     "mtbench/results.py": (
         "mtbench.errors",
         "mtbench.floor",
@@ -267,7 +271,7 @@ def test_ray_is_imported_by_its_own_files_alone() -> None:
         for module, relative in imports(file):
             if not relative and not own:
                 assert module.split(".")[0] != "ray", f"{file.relative_to(ROOT)} imports {module}"
-                chosen = name == "sweep/executor.py" and module == "mtbench.sweep.ray_executor"
+                chosen = name == "sweep/executors.py" and module == "mtbench.sweep.ray_executor"
                 assert chosen or not module.startswith("mtbench.sweep.ray_"), f"{name} imports {module}"
 
 
@@ -286,6 +290,7 @@ def test_what_measures_knows_no_executor() -> None:
     assert "mtbench.sweep.measure" in reached
     others = {
         "executor",
+        "executors",
         "local",
         "station",
         "node",

@@ -7,9 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from mtbench.backend import (
-    GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
+    ALIKE,
     NAN_IN_V,
     SCORES_ROUNDED,
     Caveat,
@@ -81,9 +79,7 @@ BACKEND = TorchDistributed(
     spreads=True,
     requires=(Requirement(distribution="torch", minimum="2.10"),),
     limits=(
-        GROUPED_HEADS,
-        KV_LEN,
-        LENGTHS,
+        *ALIKE,
         Limit(
             kind="never",
             what="fused on a CPU",

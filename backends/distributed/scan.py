@@ -70,7 +70,7 @@ class Scan:
         grouped = [QKV(*x) for x in zip(*map(self._grouped, (q, k, v)), strict=True)]
         started = [self._started(*part.state(x)) for part, x in zip(self._parts, grouped, strict=True)]
         kept = [
-            part.output(work, qkv, pending.wait(), out)
+            part.output(work, qkv, part.reaching(pending.wait()), out)
             for part, qkv, (work, pending), out in zip(
                 self._parts, grouped, started, self._grouped(o), strict=True
             )
@@ -88,7 +88,7 @@ class Scan:
             for (part, work, qkv, pull), out in zip(each, dq, strict=True)
         ]
         for (part, _, qkv, pull), (work, pending), *into in zip(each, started, dk, dv, strict=True):
-            part.rest(work, qkv, pull, pending.wait(), (into[0], into[1]))
+            part.rest(work, qkv, pull, part.behind(pending.wait()), (into[0], into[1]))
         return grads[0], grads[1], grads[2]
 
     def _started(self, work: Any, state: torch.Tensor) -> tuple[Any, Pending]:

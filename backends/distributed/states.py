@@ -9,7 +9,7 @@ import torch
 
 from ..by_distance import carry, keep
 
-__all__ = ["added", "carried", "pulled"]
+__all__ = ["carried", "pulled"]
 
 
 def carried(
@@ -56,11 +56,6 @@ def pulled(
         swings = carries @ chosen[:, :size] + keeps @ chosen[:, size : 2 * size]
         together[size : 2 * size] = swings
     return together
-
-
-def added(states: torch.Tensor) -> torch.Tensor:
-    """The sum over all ranks."""
-    return states.sum(0)
 
 
 @functools.lru_cache(maxsize=64)  # a copy to a card waits for all that the card has to do

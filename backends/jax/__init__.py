@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mtbench.backend import (
-    GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
+    ALIKE,
     NAN_IN_K,
     NAN_IN_V,
     AttentionFunction,
@@ -19,15 +17,13 @@ from mtbench.backend import (
 )
 from mtbench.spec import Case
 
-__all__ = ["BACKEND", "JaxBackend"]
+__all__ = ["BACKEND", "CAVEATS", "JaxBackend"]
 
 JAX_NN = ("xla", "cudnn")
 """The forms that are jax.nn.dot_product_attention, which has limits of its own."""
 
 LIMITS = (
-    GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
+    *ALIKE,
     Limit(
         kind="notyet",
         what="xla and cudnn with value_dim other than head_dim",
@@ -101,10 +97,11 @@ CAVEATS = (
             and form == "chunked"
             and case.device == "cuda"
             and case.spec.causal
-            and case.seq_len > (1 if case.dtype == "bfloat16" else 128)
+            and case.seq_len > (1 if case.dtype == "bfloat16" else 128) * case.world_size
         ),
     ),
 )
+"""Of the chunked form between devices, too."""
 
 
 class JaxBackend(DeclaredBackend):

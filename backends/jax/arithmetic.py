@@ -191,8 +191,8 @@ def passed_on(x: jax.Array, case: Case) -> jax.Array:
 
 
 def apart(x: jax.Array, case: Case) -> jax.Array:
-    """x, `rounded`, which a GPU's XLA takes for another array than x: of two products that share an operand it
-    would make one where they are small (below 32 MB), in float32, and write the parts once more."""
+    """x, `rounded`, which XLA takes for another array than x on a GPU: of two products that share an operand
+    it would make one where they are small (below 32 MB), in float32, and write the parts once more."""
     x = x.astype(jnp.float32)
     return _apart(x, case.dtype) if case.device == "cuda" else x
 

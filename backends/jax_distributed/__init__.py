@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mtbench.backend import (
-    GROUPED_HEADS,
-    KV_LEN,
-    LENGTHS,
-    NAN_IN_K,
-    NAN_IN_V,
-    Caveat,
-    DeclaredBackend,
-    Kernel,
-    Limit,
-    Requirement,
-)
+from mtbench.backend import ALIKE, DeclaredBackend, Kernel, Limit, Requirement
 from mtbench.spec import ATTENTIONS, Case
+
+from ..jax import BACKEND as JAX
+from ..jax import CAVEATS
 
 __all__ = ["BACKEND", "JaxDistributed"]
 
@@ -41,8 +33,6 @@ class JaxDistributed(DeclaredBackend):
             Ended: this machine has too few devices (``unavailable``).
         """
         if case.world_size == 1:
-            from ..jax import BACKEND as JAX
-
             return JAX.build(case, form)
         import jax
         import numpy as np
@@ -70,9 +60,7 @@ BACKEND = JaxDistributed(
     spreads=True,
     requires=(Requirement(distribution="jax", minimum="0.8"),),
     limits=(
-        GROUPED_HEADS,
-        KV_LEN,
-        LENGTHS,
+        *ALIKE,
         Limit(
             kind="never",
             what=f"more than {SIMULATED} devices of a CPU",
@@ -92,25 +80,5 @@ BACKEND = JaxDistributed(
             applies=lambda case, form: case.spec.kind != "softmax" and case.dtype == "float16",
         ),
     ),
-    caveats=(
-        Caveat(
-            what=NAN_IN_V,
-            reason="causal: a product multiplies it by a weight of 0, for the rows of its chunk or block",
-            applies=lambda case, form: case.spec.causal,
-        ),
-        Caveat(
-            what=NAN_IN_K,
-            reason=(
-                "chunked, causal, on a GPU, linear and momentum: chunks of 128 positions make each other's "
-                "states in one matrix product, with weights of 0 for the later ones; in bfloat16 so do the "
-                "positions of a chunk"
-            ),
-            applies=lambda case, form: (
-                case.spec.kind != "softmax"
-                and case.device == "cuda"
-                and case.spec.causal
-                and case.seq_len > (1 if case.dtype == "bfloat16" else 128) * case.world_size
-            ),
-        ),
-    ),
+    caveats=CAVEATS,
 )

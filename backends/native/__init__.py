@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mtbench.backend import FORWARD_ONLY, GROUPED_HEADS, KV_LEN, LENGTHS, DeclaredBackend, Kernel, Limit
+from mtbench.backend import ALIKE, FORWARD_ONLY, DeclaredBackend, Kernel, Limit
 from mtbench.frameworks import load_framework
 from mtbench.spec import Case
 
@@ -49,9 +49,7 @@ BACKEND = Native(
             reason="its tiles are of float32, and nothing widens the others as they are loaded",
             applies=lambda case, form: case.dtype != "float32",
         ),
-        GROUPED_HEADS,
-        KV_LEN,
-        LENGTHS,
+        *ALIKE,
         FORWARD_ONLY,
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from mtbench.spec import Case
@@ -86,12 +87,25 @@ class Arithmetic(NamedTuple):
         and not a maximum plus a minimum, since Pallas's lose a NaN on a card.
         """
         x = x.astype(jnp.float32)
-        return jnp.where(x > 0.0, x + 1.0, self.exp2(x * LOG2E))
+        return jnp.where(x > 0.0, x + 1.0, self.exp2(x * self._log2e()))
 
     def slope(self, x: jax.Array) -> jax.Array:
         """``phi'(x)`` in float32: 1 above 0, ``exp(x)`` below."""
         x = x.astype(jnp.float32)
-        return jnp.where(x > 0.0, 1.0, self.exp2(x * LOG2E))
+        return jnp.where(x > 0.0, 1.0, self.exp2(x * self._log2e()))
+
+    def _log2e(self) -> Any:
+        """log2(e), on a card as a number that Triton does not know to be a constant.
+
+        Where two products want a tile in two layouts, Triton makes the tile anew for the second rather than
+        move it there, if all that it is made of are loads and constants: every phi(q) was made twice, and a
+        scan took up to 1.9 times as long. What hangs on a number of the program it moves. Of one (batch,
+        head) pair that number is always 0, which Triton does know: phi is then made twice again, which costs
+        time and no digit.
+        """
+        if not self.compiled:
+            return LOG2E
+        return jnp.where(pl.program_id(1) >= 0, jnp.float32(LOG2E), jnp.float32(0.0))
 
 
 def arithmetic_of(case: Case) -> Arithmetic:

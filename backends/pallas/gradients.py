@@ -24,7 +24,7 @@ from jax.experimental import pallas as pl
 
 from .launch import Tile, launch, shared, whole
 from .plan import Plan
-from .scan import WEIGHTS, advanced, chunk_count, chunk_weights, segment_start
+from .scan import WEIGHTS, advanced, chunk_count, chunk_weights, lagged, segment_start
 from .states import States, end_weights, gradient_states, state_inputs
 from .sums import groups_sum, in_head
 from .tiles import Tiles, key_value_tiles, query_tiles
@@ -98,7 +98,7 @@ def _query_gradients(
                 values = tile.load(x["v"])
                 scores = numbers.product(g, numbers.operand(values), "abT")
                 if P is not None:
-                    scores *= weights["lag"]
+                    scores = lagged(plan, rows, scores, weights)
                 scores = jnp.where(i >= j, scores - own[:, None], 0.0)
                 phi_k = numbers.feature(tile.load(x["k"]))  # past the end: seen by no real query
                 Z += groups_sum(phi_k, tiles.groups)

@@ -20,6 +20,8 @@ CARD = 132
 """Multiprocessors assumed where no card is asked: a Hopper's."""
 MOST = 64
 """Segments at most: their states are put together one after another."""
+LEAST_FACTOR = 2.0**-32
+"""What a score is multiplied by at the least before it is multiplied by the other factor of its u."""
 GRAIN = 128
 """The longest chunk of any kernel: a segment is whole chunks of all of them."""
 
@@ -63,6 +65,15 @@ class Plan:
     def forgets(self, rows: int) -> bool:
         """Whether a chunk of so many rows forgets all but the one before it: see `forgotten`."""
         return self.momentum and self.causal and forgotten(self.case.spec.beta, rows, self.numbers.dot)
+
+    def factored(self, rows: int) -> bool:
+        """Whether u(i-j) of a chunk of so many rows is made of two factors, and has no table.
+
+        Where a chunk forgets, for then beta is far from 1 and 1 - beta^(i-j+1) loses no digits; and where
+        beta^(rows+1), which multiplies a score first, leaves float32's exponents to scores: down to 5e-29,
+        which q and k make that are both 33 below 0.
+        """
+        return self.forgets(rows) and self.case.spec.beta ** (rows + 1) >= LEAST_FACTOR
 
     @property
     def dims(self) -> tuple[int, int]:

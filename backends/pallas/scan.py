@@ -18,7 +18,7 @@ from .states import States, key_value_states, state_inputs
 from .sums import first_row, groups_sum, in_head
 from .tiles import Tiles
 
-__all__ = ["WEIGHTS", "advanced", "attention", "chunk_count", "chunk_weights", "segment_start"]
+__all__ = ["WEIGHTS", "advanced", "attention", "chunk_count", "chunk_weights", "lagged", "segment_start"]
 
 WEIGHTS = ("lag", "u", "b", "carry")
 """The names in `chunk_weights`."""
@@ -28,21 +28,34 @@ def chunk_weights(plan: Plan, rows: int, *, back: bool = False) -> dict[str, Blo
     """What the kernels weight a chunk of C = `rows` positions with, i and j = 0 .. C-1: ``lag`` u(i-j) [C,
     C], ``u`` u(C-1-i) and ``b`` beta^(C-1-i) [C], a key's weights at the chunk's end, and ``carry`` c(i+1)
     [C]. Empty without momentum. Where the chunk forgets, ``carry`` is -beta^(i+2), and there is no ``u``,
-    which is 1.
+    which is 1. Where the plan says that u(i-j) is `factored`, there is no ``lag``.
 
-    `back` turns time round: u(j-i), u(i), beta^i and c(C-i), or -beta^(C-i+1).
+    `back` turns time round: u(j-i), u(i), beta^i and c(C-i), or -beta^(C-i+1), and keeps ``lag``.
     """
     if not plan.momentum:
         return {}
     beta, i = plan.case.spec.beta, np.arange(rows)
     left, gone = (i, rows - i) if back else (rows - 1 - i, i + 1)
     lag = i[:, None] - i[None, :]
-    found = {"lag": by_distance.u(beta, -lag if back else lag), "b": by_distance.keep(beta, left)}
+    found = {"b": by_distance.keep(beta, left)}
+    if back or not plan.factored(rows):
+        found["lag"] = by_distance.u(beta, -lag if back else lag)
     if plan.forgets(rows):
         found["carry"] = -beta * by_distance.keep(beta, gone)
     else:
         found |= {"u": by_distance.u(beta, left), "carry": by_distance.carry(beta, gone)}
     return {name: table(jnp.asarray(x)) for name, x in found.items()}
+
+
+def lagged(plan: Plan, rows: int, scores: jax.Array, weights: Mapping[str, jax.Array]) -> jax.Array:
+    """Scores [C, C], a row a query, by u(i-j), from the `chunk_weights`: by the table ``lag``, or without one
+    by 1 + carry_i b_j beta^-C, of two vectors that the kernel has already, for the registers of [C, C]. What
+    is above the diagonal is 0 or not defined."""
+    if "lag" in weights:
+        return scores * weights["lag"]
+    # By one factor after the other: their product would be made before the loop, and take as many registers.
+    column = weights["b"] * -(plan.case.spec.beta ** -float(rows))
+    return scores - scores * weights["carry"][:, None] * column[None, :]
 
 
 def chunk_count(plan: Plan, first: Any, rows: int) -> Any:
@@ -155,7 +168,7 @@ def attention(
             scores = jnp.where(i >= j, numbers.product(phi_q, phi_k, "abT"), 0.0)
             total += jnp.sum(scores, 1) + spec.eps
             if P is not None:
-                scores *= weights["lag"]
+                scores = lagged(plan, rows, scores, weights)
             values = tile.load(x["v"])
             num += numbers.product(numbers.operand(scores), numbers.operand(values))
             tile.store(out["o"], num * (plan.gain / total)[:, None])

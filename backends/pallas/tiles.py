@@ -66,8 +66,9 @@ def scan_tiles(case: Case) -> Tiles:
     head_dim, value_dim = padded(case)
     chunk, block, warps = _state(case, head_dim)
     block = min(block, value_dim)
-    # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once. Linear
-    # attention at head_dim 128 takes .36 ms with 2 and .46 with 3 all the same, momentum .74 and .71.
+    # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once. When each
+    # phi(q) was made twice, linear attention at head_dim 128 took .36 ms with 2 and .46 with 3 all the same,
+    # momentum .74 and .71.
     three = head_dim <= (128 if case.spec.kind == "momentum" else 64)
     stages = 3 if case.dtype == "bfloat16" and three else 2
     return Tiles(

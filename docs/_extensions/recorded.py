@@ -27,8 +27,8 @@ FOLDER = "recorded"
 
 
 def recorded(source: Path) -> list[Path]:
-    """The folders of recorded sweeps, by name."""
-    return sorted(path.parent for path in (source / "results").glob("*/run.json"))
+    """The folders of recorded sweeps, by name; one of trainings has epochs."""
+    return sorted(path.parent for path in (source / "results").glob("*/measurements.jsonl"))
 
 
 def make_report(folder: Path, into: Path) -> None:

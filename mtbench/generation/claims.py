@@ -16,7 +16,7 @@ from decimal import Decimal
 
 from mtbench.generation.results import Generated, GenerationRun
 from mtbench.training.tasks import Task
-from mtbench.training.tasks.images import VARIANTS
+from mtbench.training.tasks.image_settings import VARIANTS
 
 __all__ = ["LEAST_ROUNDS", "SpeedClaim", "judge_speeds"]
 

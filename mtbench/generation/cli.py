@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mtbench.errors import BadInput, nearest
+from mtbench.outputs import INTERRUPTED, dated
 from mtbench.words import whole_numbers
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["generate"]
 
-INTERRUPTED = 130
 BATCHES = {"cpu": "16", "cuda": "1,4096"}
 BACKENDS = {"cpu": "own", "cuda": "triton"}
 
@@ -93,7 +92,7 @@ def generate(
         seed=seed,
         threads=threads,
     )
-    folder = out or Path(f"mtbench-generate-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    folder = out or dated("generate")
     outcome = run_generation(asked, folder, told=_told, host=host, arguments=sys.argv[1:])
     parts = [f"{count} {status}" for status, count in outcome.counts.items()]
     typer.echo(f"\n{'interrupted: ' if outcome.interrupted else ''}{', '.join(parts)}")

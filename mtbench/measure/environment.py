@@ -17,7 +17,9 @@ import psutil
 
 __all__ = ["PACKAGES", "cpus", "device_problem", "environment", "gpus"]
 
-PACKAGES = ("torch", "triton", "jax", "jaxlib", "numpy", "ml_dtypes", "matplotlib")
+PACKAGES = (
+    "torch", "triton", "jax", "jaxlib", "numpy", "ml_dtypes", "matplotlib", "fla-core", "flash-attn"
+)  # fmt: skip
 
 
 def environment(*, threads: int, host: bool = False) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from mtbench.measure.environment import cpus
 from mtbench.registry import BUILTIN_BACKENDS, PEERS, SPREAD, load_backend
 from mtbench.results import FAILURES, STATUSES
 from mtbench.run_folder import RunFolder
-from mtbench.sweep.executor import Executor, Unfinished, new_executor
+from mtbench.sweep.executor import Executor, Unfinished
+from mtbench.sweep.executors import new_executor
 from mtbench.sweep.header import (
     check_same,
     executor_from,

@@ -7,23 +7,19 @@ runner's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from mtbench.backend import Backend
-from mtbench.errors import BadInput, nearest
 from mtbench.results import Measurement
 from mtbench.sweep.machine import Machine
 from mtbench.sweep.plan import PlannedRow
 from mtbench.sweep.settings import Settings
 
-__all__ = ["EXECUTORS", "Executor", "Step", "Told", "Unfinished", "new_executor"]
-
-EXECUTORS = ("local", "ray")
-WAIT_S = 60.0
-"""A machine that was started anew is there again by then."""
+__all__ = ["Executor", "Step", "Told", "Unfinished"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +54,24 @@ class Unfinished(Exception):
     """Some steps cannot be measured, as what they need is gone; all others are done. One line."""
 
 
-class Executor(Protocol):
+class Workers(Protocol):
+    """What an executor has at work."""
+
+    def renew(self) -> None:
+        """End their processes, and go on with fresh ones."""
+
+    def close(self, *, kill: bool) -> None:
+        """End them, and measure no more."""
+
+
+class Executor(ABC):
     """One run's. `settle` and `machines` come first, `open` before anything is measured."""
 
     plan: Mapping[str, Any]
     """What run.json's plan says of it: ``executor``, its name, and how it chooses machines."""
+    _workers: Workers | None = None
 
+    @abstractmethod
     def settle(self, settings: Settings) -> Settings:
         """The settings, with what is the same for all its machines decided.
 
@@ -71,6 +79,7 @@ class Executor(Protocol):
             BadInput: no machine of it could do so.
         """
 
+    @abstractmethod
     def machines(
         self,
         backends: Mapping[str, Backend],
@@ -91,9 +100,11 @@ class Executor(Protocol):
             BadInput: there is none that can be used.
         """
 
+    @abstractmethod
     def open(self, logs: Path, told: Told) -> None:
         """Get ready. What workers print goes to that folder."""
 
+    @abstractmethod
     def measure(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Measurement]]:
         """Measure each once, and give each as it is done; one that is decided, as it was decided.
 
@@ -103,36 +114,11 @@ class Executor(Protocol):
 
     def renew(self) -> None:
         """What is measured next is measured in fresh processes."""
+        if self._workers is not None:
+            self._workers.renew()
 
     def close(self, *, kill: bool) -> None:
         """End every worker; `kill` gives none the time to leave by itself. May be called at any time."""
-
-
-def new_executor(
-    name: str, address: str | None = None, accelerator: str | None = None, wait_s: float | None = None
-) -> Executor:
-    """The executor of that name.
-
-    Args:
-        name: one of `EXECUTORS`.
-        address: of a Ray cluster; None is the one that Ray finds here.
-        accelerator: the type of GPU that a machine must have, as Ray names it.
-        wait_s: how long rows that no machine of a cluster can run any more wait for one; None: `WAIT_S`.
-
-    Raises:
-        BadInput: the name is unknown, an option is not for it, Ray is not installed, or no cluster answers.
-    """
-    if name not in EXECUTORS:
-        raise BadInput(f"--executor {name}: {nearest(name, EXECUTORS)}")
-    if name == "ray":
-        from mtbench.sweep.ray_executor import RayExecutor
-
-        if wait_s is not None and not wait_s >= 0:
-            raise BadInput(f"--wait {wait_s}: must be 0 or more")
-        return RayExecutor(address, accelerator, WAIT_S if wait_s is None else wait_s)
-    for option, value in (("--address", address), ("--accelerator", accelerator), ("--wait", wait_s)):
-        if value is not None:
-            raise BadInput(f"{option} {value}: that is for --executor ray")
-    from mtbench.sweep.local import LocalExecutor
-
-    return LocalExecutor()
+        if self._workers is not None:
+            self._workers.close(kill=kill)
+            self._workers = None

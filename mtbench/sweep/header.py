@@ -12,7 +12,8 @@ from mtbench.backend import Backend
 from mtbench.errors import BadInput
 from mtbench.support import support_of
 from mtbench.sweep.code import fingerprints
-from mtbench.sweep.executor import Executor, new_executor
+from mtbench.sweep.executor import Executor
+from mtbench.sweep.executors import new_executor
 from mtbench.sweep.machine import SAME_MACHINE, Machine
 from mtbench.sweep.plan import PlannedRow, orders
 from mtbench.sweep.settings import Settings

@@ -13,7 +13,7 @@ from mtbench.backend import Backend
 from mtbench.errors import BadInput
 from mtbench.measure.environment import cpus
 from mtbench.results import Measurement
-from mtbench.sweep.executor import Step, Told
+from mtbench.sweep.executor import Executor, Step, Told
 from mtbench.sweep.machine import Machine, this_machine
 from mtbench.sweep.settings import Settings
 from mtbench.sweep.station import Station
@@ -23,14 +23,14 @@ __all__ = ["LocalExecutor"]
 GIB = 1 << 30
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """See `mtbench.sweep.executor.Executor`."""
 
     plan: Mapping[str, Any] = {"executor": "local"}
+    _workers: Station | None = None
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
-        self._station: Station | None = None
         self._told: Told | None = None
 
     def settle(self, settings: Settings) -> Settings:
@@ -65,22 +65,11 @@ class LocalExecutor:
         """See `Executor.open`."""
         assert self._settings is not None  # noqa: S101  (the order of calls)
         self._told = told
-        self._station = Station(self._settings, logs)
+        self._workers = Station(self._settings, logs)
 
     def measure(self, steps: Sequence[Step]) -> Iterator[tuple[Step, Measurement]]:
         """In the order given."""
-        assert self._station is not None  # noqa: S101
+        assert self._workers is not None  # noqa: S101
         assert self._told is not None  # noqa: S101
         for step in steps:
-            yield step, step.row.decided or self._station.measure(step, self._told)[0]
-
-    def renew(self) -> None:
-        """See `Executor.renew`."""
-        if self._station is not None:
-            self._station.renew()
-
-    def close(self, *, kill: bool) -> None:
-        """See `Executor.close`."""
-        if self._station is not None:
-            self._station.close(kill=kill)
-            self._station = None
+            yield step, step.row.decided or self._workers.measure(step, self._told)[0]

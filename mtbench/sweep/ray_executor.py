@@ -18,7 +18,7 @@ from mtbench.errors import BadInput
 from mtbench.results import Measurement
 from mtbench.spec import DEVICES, Device
 from mtbench.sweep.cluster import Node, kind_of, kinds_of, merged
-from mtbench.sweep.executor import Step, Told, Unfinished
+from mtbench.sweep.executor import Executor, Step, Told, Unfinished
 from mtbench.sweep.machine import Machine
 from mtbench.sweep.queue import Queue
 from mtbench.sweep.ray_cluster import Survey, connected
@@ -33,7 +33,7 @@ LOOK_S = 2.0
 """Between two looks at which nodes there are."""
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """See `mtbench.sweep.executor.Executor`.
 
     Args:
@@ -45,6 +45,8 @@ class RayExecutor:
         BadInput: as `connected`.
     """
 
+    _workers: Stations | None = None
+
     def __init__(self, address: str | None, accelerator: str | None, wait_s: float) -> None:
         self.plan: Mapping[str, Any] = {"executor": "ray", "accelerator": accelerator, "wait_s": wait_s}
         self._ray = connected(address)
@@ -53,7 +55,6 @@ class RayExecutor:
         self._members: dict[str, Member] = {}
         self._counts: dict[str, int] = {}
         """Nodes of a kind that took part, gone ones among them."""
-        self._stations: Stations | None = None
 
     def settle(self, settings: Settings) -> Settings:
         """Nothing: nodes differ."""
@@ -138,13 +139,12 @@ class RayExecutor:
         return member.node.machine.unavailable[step.row.asked][step.row.case.device] is None
 
     def _stations_for(self, device: Device) -> Stations:
-        if self._stations is None or self._stations.device != device:
-            if self._stations is not None:
-                self._stations.close(kill=False)
-            self._stations = Stations(
+        if self._workers is None or self._workers.device != device:
+            super().close(kill=False)
+            self._workers = Stations(
                 self._ray, device, self._members, self._settings, self._survey.parcel, self._logs, self._told
             )
-        return self._stations
+        return self._workers
 
     def _measure(self, queue: Queue, stations: Stations) -> Iterator[tuple[Step, Measurement]]:
         """Until nothing waits and nothing runs, or what waits has waited too long."""
@@ -175,14 +175,7 @@ class RayExecutor:
         for node in self._survey.found(0.0):
             self._join(node)
 
-    def renew(self) -> None:
-        """See `Executor.renew`."""
-        if self._stations is not None:
-            self._stations.renew()
-
     def close(self, *, kill: bool) -> None:
         """See `Executor.close`."""
-        if self._stations is not None:
-            self._stations.close(kill=kill)
-            self._stations = None
+        super().close(kill=kill)
         self._ray.shutdown()

@@ -6,24 +6,22 @@ import math
 import os
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mtbench.errors import BadInput
-from mtbench.words import by_kind, names
+from mtbench.outputs import INTERRUPTED, dated
+from mtbench.words import by_kind, check_resumed, names
 
 if TYPE_CHECKING:
     from mtbench.training.command import Asked
 
 __all__ = ["train"]
 
-INTERRUPTED, CUT_OFF = 130, 3
-"""Exit codes after Ctrl-C, and where the time limit was reached."""
-
-WITH_RESUME = ("--resume", "--time-limit")
+CUT_OFF = 3
+"""Exit code where the time limit was reached."""
 
 
 def train(
@@ -139,9 +137,7 @@ def train(
         if value is not None and not 0 <= value < math.inf:
             raise BadInput(f"{option} {value}: must be a finite number, and not negative")
     if resume is not None:
-        given = [word for word in sys.argv[2:] if word.startswith("--")]
-        if wrong := [word for word in given if not word.startswith(WITH_RESUME)]:
-            raise BadInput(f"--resume goes on as the run was asked for: leave out {', '.join(wrong)}")
+        check_resumed(("--time-limit",))
         folder, outcome = resume, command.resume_training(resume, time_limit_s=time_limit)
     else:
         asked = _asked(
@@ -175,7 +171,7 @@ def train(
             threads=threads,
             parallel=parallel,
         )
-        folder = out or Path(f"mtbench-train-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        folder = out or dated("train")
         outcome = command.run_training(
             asked,
             folder,

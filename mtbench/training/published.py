@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["QUANTITIES", "Claim", "Published", "Quantity"]
+__all__ = ["PAPER", "QUANTITIES", "Claim", "Published", "Quantity"]
+
+PAPER = "Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579"
 
 Quantity = str
 """One of `QUANTITIES`, or the name of one of a task's scores."""

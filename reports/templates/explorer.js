@@ -308,6 +308,8 @@
       fixedrange: false,
     };
     if (state.zoom[which]) made.range = state.zoom[which];
+    // More of them and plotly has all ten of a decade, one over the other.
+    if (which === "y" && log) made.nticks = 4;
     // Else plotly writes a lone 2 and 5 between two decades.
     if (which === "y" && log && unit !== "error") made.tickformat = unit === "tokens" ? "~s" : "~r";
     if (which === "x" && log) {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbench import AttentionSpec, Case
+from mtbench import AttentionSpec, Case, FunctionBackend
 from mtbench.backend import (
     NAN_IN_K,
     NAN_IN_V,
@@ -18,7 +18,6 @@ from mtbench.backend import (
     SCORES_ROUNDED,
     Backend,
     Caveat,
-    FunctionBackend,
     Kernel,
     caveats_of,
 )

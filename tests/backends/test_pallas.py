@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
+from jax.experimental import pallas as pl  # noqa: E402
 
 from backends import by_distance  # noqa: E402
 from backends.pallas import BACKEND, tiles  # noqa: E402
 from backends.pallas.attention import attention_of  # noqa: E402
-from backends.pallas.plan import Plan, make_plan  # noqa: E402
+from backends.pallas.plan import LEAST_FACTOR, Plan, make_plan  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case  # noqa: E402
 from tests.backends.test_jax import check, truth  # noqa: E402
@@ -107,6 +110,31 @@ def test_the_momentum_at_which_a_chunk_begins_to_forget(forgets: bool, dtype: st
     check(case, run(case, inputs, plan), inputs, BACK[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_momentum_down_to_which_its_weights_are_factored(dtype: str) -> None:
+    """At the least beta at which u(i-j) is made of two factors, in two segments: one head's scores are of the
+    usual size, the other's of 1e-21, and neither may leave float32's range between the factors."""
+    sizes: Any = {"seq_len": 200, "head_dim": 24, "dtype": dtype, "mode": "forward_backward"}
+    rows = make_plan(a_case(**sizes)).tiles.rows
+    border = LEAST_FACTOR ** (1 / (rows + 1))
+    below = make_plan(a_case(beta=border * 0.9999, **sizes))
+    assert below.forgets(rows)
+    assert not below.factored(rows)
+    case = a_case(beta=border * 1.0001, heads=2, **sizes)
+    plan, drawn = make_plan(case, segments=2), make_inputs(case)
+    assert plan.factored(rows)
+    shift = np.float32([0, -25])[:, None, None]
+    low = {name: (getattr(drawn, name) + shift).astype(drawn.v.dtype) for name in "qk"}
+    found = run(case, Inputs(**low, v=drawn.v, do=drawn.do), plan)
+    for head in (0, 1):
+        part = np.s_[:, head : head + 1]
+        alone = Inputs(q=low["q"][part], k=low["k"][part], v=drawn.v[part])
+        own = {name: x[part] for name, x in found.items()}
+        one = case.replace(heads=1)
+        check(one.replace(mode="forward"), {"o": own["o"]}, alone)
+        check(one, own, replace(alone, do=drawn.do[part]), BACK[dtype])
+
+
 def test_float16_keeps_its_range() -> None:
     """phi(-20) is 2e-9, and a sum of 300 phi(300) 9e4."""
     case = a_case(seq_len=300, dtype="float16", beta=0.999, gamma=2.0)
@@ -136,14 +164,14 @@ def test_it_is_a_function_that_jax_transforms() -> None:
             np.testing.assert_allclose(array[number], right[name], rtol=1e-4, atol=1e-5)
 
 
-def lowered(case: Case) -> list[str]:
+def lowered(case: Case, plan: Plan | None = None) -> list[str]:
     """The names of the Triton kernels that a case becomes on a card, without one."""
     try:
         jax.devices("cuda")
     except RuntimeError:
         if jax.__version_info__ >= (0, 11):
             pytest.skip("from 0.11 on JAX lowers for the card that it finds alone")
-    attention = attention_of(make_plan(case))
+    attention = attention_of(plan or make_plan(case))
     lead = (case.batch, case.heads, case.seq_len)
     q, v = (jax.ShapeDtypeStruct((*lead, dim), case.dtype) for dim in (case.head_dim, case.value_dim))
 
@@ -191,6 +219,23 @@ def test_the_forward_alone_keeps_nothing() -> None:
     case = a_case(heads=200, seq_len=256, head_dim=64, dtype="bfloat16", device="cuda")
     assert lowered(case) == ["scan"]
     assert lowered(case.replace(spec=AttentionSpec(kind="softmax"))) == ["softmax"]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "momentum"])
+def test_offsets_past_32_bits(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last element of 2^31 has a number that 32 bits hold. Of one head more it has not: then every offset
+    into such a tensor has 64."""
+    monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, debug=True))  # prints Triton's code
+    sizes: Any = {"seq_len": 2**16, "head_dim": 128, "dtype": "bfloat16", "mode": "forward_backward"}
+    for heads, bits in ((256, "i32"), (257, "i64")):
+        case = a_case(kind, heads=heads, device="cuda", **sizes)
+        names = lowered(case, None if kind == "softmax" else make_plan(case, segments=2))
+        code = capsys.readouterr().out
+        offsets = re.findall(r"tt\.addptr .*ptr<bf16>>, tensor<[0-9x]+x(\w+)>", code)
+        assert set(offsets) == {bits}
+        assert len(offsets) >= 3 * (len(names) - names.count("combine"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

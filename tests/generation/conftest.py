@@ -10,7 +10,7 @@ import pytest
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.settings import Job, Kernels, Optimization, Schedule
 from mtbench.training.tasks import load_task
-from mtbench.training.tasks.images import sized
+from mtbench.training.tasks.image_settings import sized
 from mtbench.training.variants import Variant
 from mtbench.transformer.config import ModelConfig
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mtbench.measure.statistics import Samples
+from mtbench.registry import BUILTIN_BACKENDS, load_backend
 from mtbench.results import Agreement
+from mtbench.spec import ATTENTIONS
 from reports.drawing import draw
 from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes
@@ -150,3 +155,27 @@ def test_one_size_and_narrow_ranges_are_drawn(row):
 def test_looks_differ(count):
     looks = backend_looks([f"b{i}" for i in range(count)])
     assert len(set(looks.values())) == len(looks)
+
+
+def test_each_form_of_the_built_in_backends_has_a_line_of_its_own():
+    backends = map(load_backend, BUILTIN_BACKENDS)
+    forms = {form for backend in backends for kind in ATTENTIONS for form in backend.forms(kind)}
+    dashes = form_dashes(forms)
+    assert len({dashes[form] for form in forms}) == len(forms)
+
+
+def test_each_backend_keeps_its_colour_in_the_png(row):
+    names = ("triton", "jax", "fla", "jax-pallas", "sdpa")
+    same = {"jax-pallas": 0, "triton": 0, "sdpa": 0, "jax": 2, "fla": 3}  # lines under others, too
+    rows = [
+        row(n * 2 ** same[name] / 1000, seq_len=n, attention=kind, backend=name, form="fused")
+        for name in names
+        for n in (1024, 4096)
+        for kind in ATTENTIONS
+    ]
+    figure = next(f for f in plan_figures(rows) if f.quantity == "latency")
+    pixels = np.asarray(Image.open(io.BytesIO(drawn(figure)[1])).convert("RGB")).astype(int)
+    looks = backend_looks(names)
+    for name in names:
+        wanted = [int(looks[name].color[at : at + 2], 16) for at in (1, 3, 5)]
+        assert np.abs(pixels - wanted).max(axis=2).min() <= 2, name

@@ -21,7 +21,7 @@ import pytest
 
 from mtbench.errors import BadInput
 from mtbench.results import Run
-from mtbench.sweep.executor import new_executor
+from mtbench.sweep.executors import new_executor
 from scripts.kill_on_ray import KILLS, Sweep, lost
 from tests.clusters import Cluster, cluster
 from tests.conftest import ROOT, Mtbench, started_with

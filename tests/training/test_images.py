@@ -18,7 +18,7 @@ from mtbench.training.folder import TrainingFolder
 from mtbench.training.settings import Job, Kernels, Optimization, Schedule
 from mtbench.training.tasks import load_task
 from mtbench.training.tasks.digits import TASK as DIGITS
-from mtbench.training.tasks.images import sized
+from mtbench.training.tasks.image_settings import sized
 from mtbench.training.tasks.mnist import TASK as MNIST
 from mtbench.transformer.config import ModelConfig
 from tests.training.images import cifar_folder, idx, mnist_folder, opened

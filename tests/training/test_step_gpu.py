@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mtbench.training.settings import Kernels  # noqa: E402
-from mtbench.training.tasks.images import sized  # noqa: E402
+from mtbench.training.tasks.image_settings import sized  # noqa: E402
 from mtbench.training.trainer import Trainer  # noqa: E402
 from tests.training.images import mnist_folder  # noqa: E402
 from tests.training.sequences import opened, planned  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mtbench.training.tasks.images import sized  # noqa: E402
+from mtbench.training.tasks.image_settings import sized  # noqa: E402
 from mtbench.transformer.config import ModelConfig  # noqa: E402
 from mtbench.transformer.fused import compile_parts  # noqa: E402
 from mtbench.transformer.pixels import FewSymbols, PixelTransformer  # noqa: E402

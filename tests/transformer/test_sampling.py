@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mtbench import AttentionSpec, BadInput, Case, load_backend  # noqa: E402
-from mtbench.training.tasks.images import sized  # noqa: E402
+from mtbench.training.tasks.image_settings import sized  # noqa: E402
 from mtbench.transformer.config import ModelConfig, Momenta  # noqa: E402
 from mtbench.transformer.pixels import PixelTransformer  # noqa: E402
 from mtbench.transformer.plain import plain_attention  # noqa: E402

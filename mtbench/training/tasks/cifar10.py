@@ -15,9 +15,9 @@ import numpy as np
 
 from mtbench.errors import BadInput
 from mtbench.inputs import Array
-from mtbench.training.published import Published
-from mtbench.training.settings import Optimization, Preset, Schedule
-from mtbench.training.tasks.images import ALL, Images, ImageTask, image_claims, paper_preset, read_data, sized
+from mtbench.training.settings import Optimization, Preset
+from mtbench.training.tasks.image_settings import image_published, over_all, paper_preset, short_preset, sized
+from mtbench.training.tasks.images import Images, ImageTask, read_data
 from mtbench.transformer.config import Momenta
 
 __all__ = ["TASK", "Cifar10"]
@@ -25,32 +25,6 @@ __all__ = ["TASK", "Cifar10"]
 TRAIN, TEST = tuple(f"data_batch_{part}.bin" for part in range(1, 6)), "test_batch.bin"
 SIDE, CHANNELS, CLASSES, TRAINING = 32, 3, 10, 50_000
 PIXELS = SIDE * SIDE * CHANNELS
-BITS = {
-    "softmax": "3.20",
-    "linear": "3.44",
-    "momentum": "3.43",
-    "momentum+momentum": "3.41",
-    "momentum+adaptive": "3.38",
-}
-PUBLISHED = Published(
-    source="Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579, "
-    "table 2",
-    remark=(
-        "One run each, without intervals; softmax was trained with one image a step, the others with four. "
-        "The paper's figures were made by its released code, whose momentum attention and connections are "
-        "others than the paper's formulas, and which is given the first value of every image, where here it "
-        "is predicted, too."
-    ),
-    values={"metric": BITS},
-    claims=image_claims(BITS),
-    images_per_s={
-        "softmax": "0.004",
-        "linear": "17.85",
-        "momentum": "17.52",
-        "momentum+momentum": "17.11",
-        "momentum+adaptive": "17.07",
-    },
-)
 
 
 class Cifar10(ImageTask):
@@ -64,7 +38,13 @@ class Cifar10(ImageTask):
         "or .gz (the binary version of https://www.cs.toronto.edu/~kriz/cifar.html)"
     )
     momenta = Momenta(beta=0.1, gamma=0.9, connection=0.1, step=0.9, adaptive_step=0.9)
-    published = PUBLISHED
+    published = image_published(
+        2,
+        bits="3.20 3.44 3.43 3.41 3.38",
+        images_per_s="0.004 17.85 17.52 17.11 17.07",
+        runs="softmax was trained with one image a step, the others with four",
+        first="value",
+    )
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": paper_preset(
             "CIFAR-10",
@@ -79,23 +59,10 @@ class Cifar10(ImageTask):
             why="The paper's model for two epochs, some minutes a variant on an H100: five times the paper's "
             "batch, and twice its learning rate.",
             size=sized(PIXELS, layers=16),
-            schedule=Schedule(
-                epochs=2,
-                iterations=TRAINING // 20,
-                batch=20,
-                seq_len=PIXELS,
-                evaluations=1,
-                evaluation_batches=ALL,
-            ),
+            schedule=over_all(TRAINING, PIXELS, epochs=2, batch=20, evaluations=1),
             optimization=Optimization(lr=4e-4),
         ),
-        "short": Preset(
-            why="A small model for some minutes, for a look on a CPU, held against 20 test images: too short "
-            "to test the paper by.",
-            size=sized(PIXELS, d_model=64, layers=2, heads=4, head_dim=16, feed_forward=128),
-            schedule=Schedule(epochs=4, iterations=40, batch=2, seq_len=PIXELS, evaluation_batches=10),
-            optimization=Optimization(lr=3e-3, drop_epoch=3),
-        ),
+        "short": short_preset(PIXELS, iterations=40, batch=2, evaluation_batches=10),
     }
 
     def read(self, folder: Path) -> tuple[Images, Mapping[str, bytes]]:

@@ -17,7 +17,7 @@ import numpy as np
 from mtbench.inputs import Array
 from mtbench.spec import Case
 from mtbench.training.metric import ACCURACY
-from mtbench.training.published import Claim, Published
+from mtbench.training.published import PAPER, Claim, Published
 from mtbench.training.settings import Job, Optimization, Preset, Schedule
 from mtbench.training.tasks import Task, attention_case
 from mtbench.training.tasks.passes import shuffled
@@ -28,7 +28,7 @@ __all__ = [
     "PAD",
     "ClassifiedTask",
     "Labelled",
-    "arena_claims",
+    "arena_preset",
     "arena_published",
     "arena_size",
     "short",
@@ -37,7 +37,8 @@ __all__ = [
 PAD = 0
 ALL = 10**6
 """Batches of held-out data: more than there are."""
-SOURCE = "Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579"
+ARENA = ("softmax", "linear", "momentum", "momentum+adaptive")
+"""What the paper compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class ClassifiedTask(Task):
 
     metric = ACCURACY
     causal = False
-    variants = ("softmax", "linear", "momentum", "momentum+adaptive", "linear-bare", "momentum-bare")
+    variants = (*ARENA, "linear-bare", "momentum-bare")
     classes: ClassVar[int]
 
     @abstractmethod
@@ -175,6 +176,18 @@ def arena_size(vocabulary: int, seq_len: int) -> ModelSize:
     )
 
 
+def arena_preset(vocabulary: int, seq_len: int, what: str, **schedule: int) -> Preset:
+    """The paper's model and its released code's steps, each of so many sequences: `what` they are."""
+    made = Schedule(seq_len=seq_len, evaluation_batches=ALL, **schedule)
+    return Preset(
+        why=f"The paper's model, and its released code's {made.epochs * made.iterations:,} steps of "
+        f"{made.batch} {what}.",
+        size=arena_size(vocabulary, seq_len),
+        schedule=made,
+        optimization=Optimization(lr=1e-4, weight_decay=0.0),
+    )
+
+
 def short(vocabulary: int, seq_len: int, *, epochs: int = 8) -> Preset:
     """A preset for a look on a CPU."""
     return Preset(
@@ -188,7 +201,7 @@ def short(vocabulary: int, seq_len: int, *, epochs: int = 8) -> Preset:
     )
 
 
-def arena_claims() -> tuple[Claim, ...]:
+def _claims() -> tuple[Claim, ...]:
     """What the paper's table says of every one of these tasks: momentum above linear, adaptive above both."""
     adaptive = "Momentum with adaptive connection"
     return (
@@ -212,12 +225,20 @@ def above(variant: str, name: str, other: str, other_name: str) -> Claim:
 
 
 def arena_published(
-    accuracies: Mapping[str, str], steps: int, *, claims: tuple[Claim, ...], remark: str = ""
+    accuracies: str, steps: int, *, also: tuple[Claim, ...] = (), remark: str = ""
 ) -> Published:
-    """The paper's accuracies by variant, which its released code made, and how that differs."""
-    bare = {f"{variant}-bare": accuracies[variant] for variant in ("linear", "momentum")}
+    """The paper's accuracies of `ARENA`, in that order, which its released code made, and how that differs.
+
+    Args:
+        accuracies: in the paper's digits.
+        steps: that the released code trains for.
+        also: claims beside those of every task.
+        remark: what else to know.
+    """
+    values = dict(zip(ARENA, accuracies.split(), strict=True))
+    bare = {f"{variant}-bare": values[variant] for variant in ("linear", "momentum")}
     return Published(
-        source=SOURCE,
+        source=PAPER,
         remark=(
             "One run each, without intervals. The paper's figures were made by its released code: its linear "
             "and momentum attention have no normaliser there (linear-bare and momentum-bare here), dropout "
@@ -226,6 +247,6 @@ def arena_published(
             "the best counts. Here RAdam trains as many steps at the same learning rate, and the last step "
             "counts. " + remark
         ).strip(),
-        values={"metric": {**accuracies, **bare}},
-        claims=claims,
+        values={"metric": {**values, **bare}},
+        claims=(*also, *_claims()),
     )

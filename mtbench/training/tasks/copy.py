@@ -16,7 +16,7 @@ import numpy as np
 from mtbench.errors import BadInput
 from mtbench.inputs import Array
 from mtbench.training.metric import ACCURACY
-from mtbench.training.published import Claim, Published
+from mtbench.training.published import PAPER, Claim, Published
 from mtbench.training.settings import Optimization, Preset, Schedule
 from mtbench.training.tasks import Task
 from mtbench.transformer.config import ModelConfig, ModelSize, Momenta
@@ -61,7 +61,7 @@ def _costs(variant: str, name: str, seconds: float) -> Claim:
 
 
 PUBLISHED = Published(
-    source="Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579",
+    source=PAPER,
     remark=(
         "One run each, without intervals. The paper's figures were made by its released code, whose momentum "
         "attention and connections are others than the paper's formulas."

@@ -14,8 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from mtbench.errors import BadInput
-from mtbench.training.settings import Optimization, Preset, Schedule
-from mtbench.training.tasks.images import ALL, Images, ImageTask, sized
+from mtbench.training.settings import Optimization, Preset
+from mtbench.training.tasks.image_settings import SMALL, over_all, sized
+from mtbench.training.tasks.images import Images, ImageTask
 from mtbench.transformer.config import Momenta
 
 __all__ = ["TASK", "Digits"]
@@ -39,25 +40,13 @@ class Digits(ImageTask):
             why="The model and the optimiser that the paper has for MNIST, on digits of 8 x 8: nothing is "
             "published on them.",
             size=sized(PIXELS),
-            schedule=Schedule(
-                epochs=250,
-                iterations=TRAINING // 10,
-                batch=10,
-                seq_len=PIXELS,
-                evaluation_batches=ALL,
-            ),
+            schedule=over_all(TRAINING, PIXELS, epochs=250, batch=10),
             optimization=Optimization(lr=1e-4),
         ),
         "short": Preset(
             why="A smaller model for a fraction of a minute a variant, for a look on a CPU.",
-            size=sized(PIXELS, d_model=64, layers=2, heads=4, head_dim=16, feed_forward=128),
-            schedule=Schedule(
-                epochs=4,
-                iterations=TRAINING // 10,
-                batch=10,
-                seq_len=PIXELS,
-                evaluation_batches=ALL,
-            ),
+            size=sized(PIXELS, **SMALL),
+            schedule=over_all(TRAINING, PIXELS, epochs=4, batch=10),
             optimization=Optimization(lr=5e-3, drop_epoch=3),
         ),
     }

@@ -20,25 +20,11 @@ import numpy as np
 from mtbench.errors import BadInput
 from mtbench.inputs import Array
 from mtbench.training.metric import BITS_PER_DIM
-from mtbench.training.published import Claim
-from mtbench.training.settings import Optimization, Preset, Schedule
+from mtbench.training.settings import Schedule
 from mtbench.training.tasks import Task
 from mtbench.transformer.config import ModelConfig, ModelSize
 
-__all__ = ["VARIANTS", "ImageTask", "Images", "image_claims", "paper_preset", "read_data", "sized"]
-
-SYMBOLS = 257
-"""Levels of a pixel, and the start (`mtbench.transformer.pixels`, which imports torch)."""
-ALL = 10**6
-"""Batches of held-out data: more than any test set has."""
-VARIANTS: Mapping[str, str] = {
-    "softmax": "Softmax",
-    "linear": "Linear",
-    "momentum": "Momentum",
-    "momentum+momentum": "Momentum with momentum connection",
-    "momentum+adaptive": "Momentum with adaptive connection",
-}
-"""The paper's five, as its claims name them."""
+__all__ = ["ImageTask", "Images", "read_data"]
 
 Images = tuple[Array, Array]
 """Training and test images, [images, pixels] uint8; of colour red, green and blue of each pixel in turn."""
@@ -133,69 +119,6 @@ class ImageTask(Task):
         """See `Task.evaluated`: of each image."""
         nats = -model(batch["pixels"]).double().mean(-1)[batch["there"]]
         return nats, nats / math.log(2)
-
-
-def sized(positions: int, **sizes: Any) -> ModelSize:
-    """The size of a model that reads that many pixels; what is not given is the paper's."""
-    return ModelSize(**{"vocabulary": SYMBOLS, "max_len": positions, "layers": 8, **sizes})
-
-
-def paper_preset(
-    task: str, size: ModelSize, *, epochs: int, images: int, batch: int, lr: float, remark: str = ""
-) -> Preset:
-    """The paper's optimiser, and epochs of all images."""
-    return Preset(
-        why=f"The paper's own settings of {task}: {epochs} epochs of {images // batch} steps of {batch} "
-        f"images, {size.layers} layers of {size.d_model}.{remark}",
-        size=size,
-        schedule=Schedule(
-            epochs=epochs,
-            iterations=images // batch,
-            batch=batch,
-            seq_len=size.max_len,
-            evaluation_batches=ALL,
-        ),
-        optimization=Optimization(lr=lr),
-    )
-
-
-def image_claims(bits: Mapping[str, str]) -> tuple[Claim, ...]:
-    """What a table of bits/dim claims: each value, rounded as it is, and every difference that it shows
-    between linear attention and the others."""
-    values = {variant: float(text) for variant, text in bits.items()}
-    reached = [
-        Claim(
-            text=f"{VARIANTS[variant]} reaches {text} bits/dim (less than "
-            f"{values[variant] + 0.005:.3f}, which rounds to it or is better)",
-            quantity="metric",
-            variant=variant,
-            relation="below",
-            bound=values[variant] + 0.005,
-        )
-        for variant, text in bits.items()
-    ]
-    pairs = [
-        ("momentum", "linear"),
-        ("momentum+momentum", "linear"),
-        ("momentum+adaptive", "linear"),
-        ("momentum+momentum", "momentum"),
-        ("momentum+adaptive", "momentum+momentum"),
-    ]
-    order = "momentum+adaptive" if values["momentum+adaptive"] < values["softmax"] else "softmax"
-    pairs.append((order, "softmax" if order != "softmax" else "momentum+adaptive"))
-    less = [
-        Claim(
-            text=f"{VARIANTS[variant]} needs fewer bits/dim than {VARIANTS[other].lower()} "
-            f"({bits[variant]} against {bits[other]})",
-            quantity="metric",
-            variant=variant,
-            against=other,
-            relation="below",
-            bound=1.0,
-        )
-        for variant, other in pairs
-    ]
-    return (*reached, *less)
 
 
 def read_data(folder: Path, names: Sequence[str], needs: str | None) -> dict[str, bytes]:

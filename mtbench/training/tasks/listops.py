@@ -20,7 +20,7 @@ from mtbench.training.tasks.classified import (
     ClassifiedTask,
     Labelled,
     above,
-    arena_claims,
+    arena_preset,
     arena_published,
     arena_size,
     short,
@@ -49,19 +49,14 @@ class ListOps(ClassifiedTask):
     classes = 10
     momenta = Momenta(beta=0.1, gamma=0.6, connection=0.9, step=0.4, adaptive_step=0.4)
     published = arena_published(
-        {"softmax": "0.3710", "linear": "0.1830", "momentum": "0.1956", "momentum+adaptive": "0.2016"},
+        "0.3710 0.1830 0.1956 0.2016",
         5000,
-        claims=(above("softmax", "Softmax", "linear", "linear"), *arena_claims()),
+        also=(above("softmax", "Softmax", "linear", "linear"),),
         remark="To answer 9 always is right of 17% of the expressions.",
     )
     presets: ClassVar[Mapping[str, Preset]] = {
-        "paper": Preset(
-            why="The paper's model, and its released code's 5,000 steps of 32 expressions.",
-            size=arena_size(SYMBOLS, 2000),
-            schedule=Schedule(
-                epochs=50, iterations=100, batch=32, seq_len=2000, evaluations=10, evaluation_batches=ALL
-            ),
-            optimization=Optimization(lr=1e-4, weight_decay=0.0),
+        "paper": arena_preset(
+            SYMBOLS, 2000, "expressions", epochs=50, iterations=100, batch=32, evaluations=10
         ),
         "long": Preset(
             why="The paper's model, trained for 12,000 steps at a higher learning rate, until linear "

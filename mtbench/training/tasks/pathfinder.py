@@ -18,16 +18,8 @@ import numpy as np
 
 from mtbench.errors import BadInput
 from mtbench.inputs import Array
-from mtbench.training.settings import Job, Optimization, Preset, Schedule
-from mtbench.training.tasks.classified import (
-    ALL,
-    ClassifiedTask,
-    Labelled,
-    arena_claims,
-    arena_published,
-    arena_size,
-    short,
-)
+from mtbench.training.settings import Job, Preset, Schedule
+from mtbench.training.tasks.classified import ClassifiedTask, Labelled, arena_preset, arena_published, short
 from mtbench.transformer.config import ModelSize, Momenta
 
 __all__ = ["TASK", "Pathfinder"]
@@ -48,24 +40,10 @@ class Pathfinder(ClassifiedTask):
     held_out_of = "test images"
     classes = 2
     momenta = Momenta(beta=0.3, gamma=0.1, connection=0.9, step=0.8, adaptive_step=0.8)
-    published = arena_published(
-        {"softmax": "0.7248", "linear": "0.7117", "momentum": "0.7312", "momentum+adaptive": "0.7400"},
-        62_400,
-        claims=arena_claims(),
-    )
+    published = arena_published("0.7248 0.7117 0.7312 0.7400", 62_400)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "paper": Preset(
-            why="The paper's model, and its released code's 62,400 steps of 256 images.",
-            size=arena_size(LEVELS, SIDE * SIDE),
-            schedule=Schedule(
-                epochs=200,
-                iterations=312,
-                batch=256,
-                seq_len=SIDE * SIDE,
-                evaluations=20,
-                evaluation_batches=ALL,
-            ),
-            optimization=Optimization(lr=1e-4, weight_decay=0.0),
+        "paper": arena_preset(
+            LEVELS, SIDE * SIDE, "images", epochs=200, iterations=312, batch=256, evaluations=20
         ),
         "short": short(LEVELS, SIDE * SIDE, epochs=2),
     }

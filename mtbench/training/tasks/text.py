@@ -15,16 +15,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from mtbench.errors import BadInput
-from mtbench.training.settings import Optimization, Preset, Schedule
-from mtbench.training.tasks.classified import (
-    ALL,
-    ClassifiedTask,
-    Labelled,
-    arena_claims,
-    arena_published,
-    arena_size,
-    short,
-)
+from mtbench.training.settings import Preset, Schedule
+from mtbench.training.tasks.classified import ClassifiedTask, Labelled, arena_preset, arena_published, short
 from mtbench.transformer.config import ModelSize, Momenta
 
 __all__ = ["TASK", "Text"]
@@ -45,19 +37,10 @@ class Text(ClassifiedTask):
     held_out_of = "test reviews"
     classes = 2
     momenta = Momenta(beta=0.6, gamma=2.0, connection=0.9, step=0.001, adaptive_step=0.001)
-    published = arena_published(
-        {"softmax": "0.6417", "linear": "0.6422", "momentum": "0.6435", "momentum+adaptive": "0.6445"},
-        20_000,
-        claims=arena_claims(),
-    )
+    published = arena_published("0.6417 0.6422 0.6435 0.6445", 20_000)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "paper": Preset(
-            why="The paper's model, and its released code's 20,000 steps of 32 reviews, of 4,000 bytes.",
-            size=arena_size(BYTES, 4000),
-            schedule=Schedule(
-                epochs=100, iterations=200, batch=32, seq_len=4000, evaluations=10, evaluation_batches=ALL
-            ),
-            optimization=Optimization(lr=1e-4, weight_decay=0.0),
+        "paper": arena_preset(
+            BYTES, 4000, "reviews, of 4,000 bytes", epochs=100, iterations=200, batch=32, evaluations=10
         ),
         "short": short(BYTES, 128),
     }

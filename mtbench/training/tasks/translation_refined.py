@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from mtbench.spec import Case
-from mtbench.training.published import Claim, Published
+from mtbench.training.published import PAPER, Claim, Published
 from mtbench.training.settings import Job, Optimization, Preset, Schedule
 from mtbench.training.tasks import attention_case
 from mtbench.training.tasks.translation import (
@@ -37,7 +37,7 @@ def _against(quantity: str, variant: str, text: str, bound: float = 1.0, other: 
 
 
 PUBLISHED = Published(
-    source=("Nguyen, Baraniuk, Kirby, Osher, Wang: Momentum Transformer, PMLR v190 (2022), arXiv 2208.00579"),
+    source=PAPER,
     remark=(
         "One run each, without intervals, on IWSLT'16 from English to German: talks, and another set than "
         "what --data names, so that its BLEU and ours are not to be compared, only the order of the "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mtbench.results import Run
@@ -66,6 +68,20 @@ def test_every_quantity_can_be_drawn(explore, report):
         lines = drawn(page)
         assert len(lines) > 5
         assert all(p[1] > 0 for line in lines for p in line["points"])
+
+
+def test_no_two_labels_of_the_measured_axis_overlap(explore, report):
+    page = explore(report)
+    for decades in (0.3, 1.05, 1.5, 2.2, 3.5, 6):
+        page.evaluate("(d) => Plotly.relayout('ex-plot', { 'yaxis.range': [-1.9, d - 1.9] })", decades)
+        boxes = page.evaluate(
+            """[...document.querySelectorAll("#ex-plot .yaxislayer-above .ytick text")]
+                .map((t) => t.getBoundingClientRect()).map((box) => [box.top, box.bottom])"""
+        )
+        assert len(boxes) >= 2, decades
+        middles = sorted((top + bottom) / 2 for top, bottom in boxes)
+        digits = 0.7 * min(bottom - top for top, bottom in boxes)  # a line of text is higher than they are
+        assert all(low - high >= digits for high, low in itertools.pairwise(middles)), decades
 
 
 def test_rates_are_the_work_over_the_time(explore, report):

@@ -1,0 +1,107 @@
+"""The commands that draw what was measured: ``mtbench report``, ``figures`` and ``table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtbench.errors import BadInput
+from mtbench.outputs import write
+from mtbench.registry import import_part
+from mtbench.words import names
+
+__all__ = ["figures", "report", "table"]
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="A run folder; or several runs, or files of pytest-benchmark, the baseline first.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page of several runs. [default: comparison.html]")
+    ] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Of several runs: the smallest effect that matters, %. [default: 3]")
+    ] = None,
+    across_machines: Annotated[
+        bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
+    ] = False,
+) -> None:
+    """Build a run's report again, or set several runs side by side.
+
+    One is made from its folder alone. Of several the first is the baseline, and each of the others is
+    compared with it, as by `mtbench compare`; runs of machines that differ stand side by side and are not
+    judged.
+    """
+    if len(runs) == 1:
+        given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
+        if wrong := [option for option, value in given.items() if value is not None]:
+            raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
+        from mtbench.report import write_report
+
+        typer.echo(f"report: {write_report(runs[0])}")
+        return
+    from mtbench.compare import read_side, set_beside
+    from mtbench.compare.verdicts import EFFECT_PERCENT
+
+    sides = [read_side(run) for run in runs]
+    pairs = set_beside(
+        sides,
+        effect_percent=EFFECT_PERCENT if effect is None else effect,
+        across_machines=across_machines,
+    )
+    file = out or Path("comparison.html")
+    write("--out", file, import_part("reports.comparison_page").comparison_html(sides, pairs))
+    typer.echo(f"report: {file}")
+
+
+def figures(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    format_: Annotated[str, typer.Option("--format", help="pdf, svg, png; several with commas.")] = "pdf,svg",
+    style: Annotated[
+        str, typer.Option(help="paper (no title, serif, embedded fonts) or report (as in report.html).")
+    ] = "paper",
+    columns: Annotated[int, typer.Option(help="Width on paper: 1 column (3.3 in) or 2 (7 in).")] = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for them. [default: figures-STYLE in the run's]")
+    ] = None,
+) -> None:
+    """Write every figure of a report, with its data and a caption.
+
+    The data is a .csv beside it, the caption a .txt.
+    """
+    written = import_part("reports.figure_files").write_figures(folder, out, names(format_), style, columns)
+    count = sum(path.suffix == ".csv" for path in written)
+    typer.echo(f"figures: {count} in {written[0].parent}")
+
+
+def table(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    format_: Annotated[str, typer.Option("--format", help="markdown, latex, or both.")] = "markdown",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="wall, device, memory, error; several with commas. [default: the ranked clocks]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A file; of two formats, the name before .md and .tex. [stdout]")
+    ] = None,
+) -> None:
+    """Write medians with their 95% intervals as tables.
+
+    A row is a case, a column a backend's form.
+    """
+    module = import_part("reports.table_text")
+    texts: dict[str, str] = module.table_texts(folder, names(format_), names(metric) or ())
+    for format_name, text in texts.items():
+        if out is None:
+            typer.echo(text)
+            continue
+        file = out if len(texts) == 1 else out.with_suffix(module.ENDINGS[format_name])
+        write("--out", file, text)
+        typer.echo(f"table: {file}")
