@@ -75,7 +75,8 @@ class Bench:
     def row(self, case: Case, chosen: Any) -> dict[str, Any]:
         """A schedule's errors and its time."""
         chunked = import_part("backends.jax.chunked")
-        judge, row = self._judge(case), chosen._asdict()
+        judge: Judge = self._judge(case)
+        row: dict[str, Any] = chosen._asdict()
         try:
             began = time.perf_counter()
             call = functools.partial(chunked.chunked, case=case, chosen=chosen)
@@ -98,9 +99,16 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
     """By mode first: the forward of every shape is tried before a backward is."""
     for mode, shape, kind in itertools.product(options.mode, options.shape.split(";"), options.kind):
         batch, heads, n, dim = (int(x) for x in shape.split(","))
-        sizes = {"batch": batch, "heads": heads, "seq_len": n, "head_dim": dim}
-        spec = AttentionSpec(kind=kind)
-        yield Case(spec=spec, dtype="bfloat16", device=options.device, mode=mode, **sizes)
+        yield Case(
+            spec=AttentionSpec(kind=kind),
+            dtype="bfloat16",
+            device=options.device,
+            mode=mode,
+            batch=batch,
+            heads=heads,
+            seq_len=n,
+            head_dim=dim,
+        )
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Linear and momentum attention in chunks of C positions: O(N C d + N d^2) work, no N x N array.
 
 Inside a chunk positions meet through their scores, C x C; with those before it, through a state of three
-sums: S and P [value_dim, head_dim] and z [head_dim], in float32. With i and j counting 1..C inside the chunk
+sums: S and P [head_dim, value_dim] and z [head_dim], in float32. With i and j counting 1..C inside the chunk
 and ``u(n) = (1 - beta^n) / (1 - beta^C)``, the weights in units of ``gamma (1 - beta^C) / (1 - beta)``:
 
 - num_i = phi(q_i)^T (S + beta u(i) P) + sum_{j<=i} u(i-j+1) (phi(q_i) . phi(k_j)) v_j
@@ -15,7 +15,7 @@ Each step reads its part of q, k and v where it lies, and writes its part of o i
 goes from the last step to the first, from the state that the forward kept for each, and computes the rest of
 it again: memory O(N d), a step's own intermediates aside. On a GPU these are bfloat16 where the inputs are,
 a chunk's own state among them: what one kernel passes on to the next is most of the time there. States are
-transposed, [value_dim, head_dim], so that no product is made one with another that shares its operand.
+held transposed, so that a query meets S and P in one product whose result has both side by side.
 """
 
 from __future__ import annotations
