@@ -91,14 +91,13 @@ class TorchMember:
         self._side: Ring | Scan
         if case.spec.kind == "softmax":
             self._side = Ring(case, every, self._exchange, form)
-            self.config: Mapping[str, Any] = {"algorithm": "ring", "local": form}
+            self.config: Mapping[str, Any] = {"algorithm": "ring", "local": form, "captured": False}
         else:
             whole = tuple(last - first for ((first, last),) in every)
             place = Place(self._exchange.rank, whole)
             self._side = Scan(case, place, self._exchange, form, groups=groups, segments=segments)
-            self.config = {"algorithm": "states", "local": form, "groups": self._side.groups}
-        self._captured = case.device == "cuda" and isinstance(self._side, Scan)
-        self.config = {**self.config, "captured": self._captured}
+            chosen = {"groups": self._side.groups, "captured": case.device == "cuda"}
+            self.config = {"algorithm": "states", "local": form, **chosen}
         self._replay: Replay | None = None
         self._inputs: dict[str, list[torch.Tensor]] = {}
 
@@ -139,7 +138,7 @@ class TorchMember:
     def repeated(self) -> Callable[[], Any]:
         """See `Member.repeated`. On GPUs the exchange of states is a graph with the kernels around it; the
         ring's steps are long enough for the host to stay ahead of them."""
-        if not self._captured:
+        if not self.config["captured"]:
             return self
         if self._replay is None:
             self._replay = Replay(self)

@@ -100,6 +100,7 @@ class _Work:
 
     def sample(self) -> dict[str, Any]:
         """Milliseconds of this rank, from when all are ready; `outputs` can have what was timed."""
+        self._result = None  # two calls' outputs at once would be more memory than a call's
         call = self._there.repeated()
         self._framework.flush_cache(self._device)
         self._there.barrier()
@@ -110,6 +111,7 @@ class _Work:
 
     def peak(self) -> dict[str, Any]:
         """Of one call."""
+        self._result = None
         self._there.barrier()
         peak = self._framework.peak_memory(self._there, self._device)  # type: ignore[arg-type]
         return {"bytes": peak.bytes, "method": peak.method}

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-from tests.conftest import ROOT
+from scripts import scale_gpus
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scale_gpus", ROOT / "scripts/scale_gpus.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_failure_of_all_ranks_is_told_from_that_of_one(script: ModuleType, tmp_path: Path) -> None:
+def test_a_failure_of_all_ranks_is_told_from_that_of_one(tmp_path: Path) -> None:
     def ask(number: int, rank: int, ranks: int) -> bool:
-        return bool(script.failed_alike(f"{tmp_path}/meet-{number}", rank, ranks, 2.0 if ranks < 3 else 0.1))
+        return bool(
+            scale_gpus.failed_alike(f"{tmp_path}/meet-{number}", rank, ranks, 2.0 if ranks < 3 else 0.1)
+        )
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(lambda rank: ask(0, rank, 2), range(2)))

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from scripts import scaling_model
 
 US = 1e-6
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scaling_model", ROOT / "scripts/scaling_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def time(
@@ -47,8 +33,8 @@ def found() -> dict[str, Any]:
     return {"rows": rows}
 
 
-def test_the_constants_come_back(script: ModuleType, found: dict[str, Any]) -> None:
-    model = script.fitted(found, script.Link(10 * US, 50e9), 5 * US)
+def test_the_constants_come_back(found: dict[str, Any]) -> None:
+    model = scaling_model.fitted(found, scaling_model.Link(10 * US, 50e9), 5 * US)
     assert model.work["momentum", "forward"] == pytest.approx((50 * US, 5e-9), rel=1e-6)
     assert model.work["softmax", "forward"] == pytest.approx((30 * US, 2e-12), rel=1e-6)
     assert model.state_bytes["momentum", "forward"] == 500_000
@@ -58,8 +44,8 @@ def test_the_constants_come_back(script: ModuleType, found: dict[str, Any]) -> N
     assert model.gather(2, 0) == pytest.approx(20 * US, rel=0.01)
 
 
-def test_states_are_hidden_until_there_are_many(script: ModuleType, found: dict[str, Any]) -> None:
-    model = script.fitted(found, script.Link(10 * US, 50e9), 5 * US)
+def test_states_are_hidden_until_there_are_many(found: dict[str, Any]) -> None:
+    model = scaling_model.fitted(found, scaling_model.Link(10 * US, 50e9), 5 * US)
     n = 1 << 20
     # On two devices half a state takes 21 us, and the shortest work that hides it 0.4 ms.
     assert model.together("momentum", "forward", n, 2) == pytest.approx(50 * US + 5e-9 * n / 2)
@@ -67,15 +53,13 @@ def test_states_are_hidden_until_there_are_many(script: ModuleType, found: dict[
     slow, fast = (model.together("momentum", "forward", n, 1024, doubling=x) for x in (False, True))
     assert slow == pytest.approx(2 * 1023 * 15 * US, rel=0.05)
     assert fast < slow / 40
-    efficiencies = [model.efficiency("momentum", "forward", n, w) for w in script.DEVICES]
+    efficiencies = [model.efficiency("momentum", "forward", n, w) for w in scaling_model.DEVICES]
     assert efficiencies[0] == 1
     assert all(a >= b for a, b in pairwise(efficiencies))
 
 
-def test_a_ring_is_as_slow_as_the_slower_of_its_scores_and_its_keys(
-    script: ModuleType, found: dict[str, Any]
-) -> None:
-    model = script.fitted(found, script.Link(10 * US, 50e9), 5 * US)
+def test_a_ring_is_as_slow_as_the_slower_of_its_scores_and_its_keys(found: dict[str, Any]) -> None:
+    model = scaling_model.fitted(found, scaling_model.Link(10 * US, 50e9), 5 * US)
     n = 1 << 20
     work = 2e-12 * n * n
     assert model.together("softmax", "forward", n, 2) == pytest.approx(30 * US + work / 2)
@@ -85,12 +69,12 @@ def test_a_ring_is_as_slow_as_the_slower_of_its_scores_and_its_keys(
     assert model.together("softmax", "forward", n, 1024) == pytest.approx(30 * US + step + 1023 * keys)
 
 
-def test_what_does_not_fit_is_said_and_two_are_held(script: ModuleType, found: dict[str, Any]) -> None:
-    model = script.fitted(found, script.Link(10 * US, 50e9), 5 * US)
-    rows = {(r["kind"], r["seq_len"], r["devices"]): r for r in script.predictions(model)}
+def test_what_does_not_fit_is_said_and_two_are_held(found: dict[str, Any]) -> None:
+    model = scaling_model.fitted(found, scaling_model.Link(10 * US, 50e9), 5 * US)
+    rows = {(r["kind"], r["seq_len"], r["devices"]): r for r in scaling_model.predictions(model)}
     assert not rows["momentum", 1_000_000_000, 64]["fits"]
     assert rows["momentum", 1_000_000_000, 128]["fits"]
-    held = {row["kind"]: row for row in script.held(model, found)}
+    held = {row["kind"]: row for row in scaling_model.held(model, found)}
     assert held["momentum"]["ratio"] == pytest.approx((50 * US + 5e-9 * (1 << 19)) / 3e-3)
     with pytest.raises(SystemExit, match="no `gather`"):
-        script.fitted({"rows": []}, script.Link(0, 1), 0)
+        scaling_model.fitted({"rows": []}, scaling_model.Link(0, 1), 0)
