@@ -5,6 +5,7 @@ schedule, then those that differ from it in the chunk or in where scores meet th
 the gradients) against those of the float64 oracle on a sample of rows, and the device clock, the L2 flushed,
 beside a copy of the same bytes. All cases' own schedules come first, and FOLDER/schedules.json is written
 after each, so that a limit leaves out what matters least. ``--device cpu`` tries it, by the wall clock.
+``--mode forward --weights "" --states inside`` tries what XLA merges with `chunked.OPTIONS`, which go with it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SHAPES = "8,16,4096,64;1,16,16384,64;8,16,4096,128"
 
 
 def schedules(case: Case, options: argparse.Namespace) -> list[Any]:
-    """The case's own schedule, and each that has another chunk or other weights than that."""
+    """The case's own schedule, each that has another chunk or other weights than that, and these by `states`."""
     chunked = import_part("backends.jax.chunked")
     own = chunked.schedule(case)
     found = [own]
@@ -42,6 +43,7 @@ def schedules(case: Case, options: argparse.Namespace) -> list[Any]:
         length = own.chunk * own.chunks
         found.append(own._replace(chunk=min(chunk, case.seq_len), chunks=max(1, length // chunk)))
     found += [own._replace(weights=weights) for weights in options.weights]
+    found += [one._replace(states=states) for states in options.states for one in found]
     return list(dict.fromkeys(found))
 
 
@@ -75,12 +77,14 @@ class Bench:
     def row(self, case: Case, chosen: Any) -> dict[str, Any]:
         """A schedule's errors and its time."""
         chunked = import_part("backends.jax.chunked")
+        jax_kernel = import_part("mtbench.frameworks.jax").kernel
         judge: Judge = self._judge(case)
         row: dict[str, Any] = chosen._asdict()
         try:
             began = time.perf_counter()
             call = functools.partial(chunked.chunked, case=case, chosen=chosen)
-            kernel = self.framework.kernel(call, case)
+            merging = chosen.states == "inside" and self.device == "cuda"
+            kernel = jax_kernel(call, case, options=chunked.OPTIONS if merging else None)
             row["compiled_s"] = time.perf_counter() - began
             kernel.load(judge.inputs)
             result = kernel()
@@ -121,6 +125,7 @@ def main() -> None:
     parser.add_argument("--mode", type=several, default=["forward", "forward_backward"])
     parser.add_argument("--chunk", type=numbers, default=[64], help="positions of a chunk, besides its own")
     parser.add_argument("--weights", type=several, default=["apart", "inside", "rounded"])
+    parser.add_argument("--states", type=several, default=[], help="apart, inside: each with all of these")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="start none after so long")
     parser.add_argument("--out", type=Path, required=True, help="the folder for schedules.json")
@@ -144,6 +149,7 @@ def main() -> None:
         errors = " ".join(f"{name} {error:.1e}" for name, error in row.get("errors", {}).items())
         print(
             f"{over:6.2f}x {row.get('ms', 0):8.4f} ms  chunk {chosen.chunk} x{chosen.chunks} {chosen.weights}"
+            f" states {chosen.states}"
             f"  {errors} {'' if row.get('right') else row.get('error', 'WRONG')}"
             f"  compiled {row.get('compiled_s', 0):.1f} s, at {time.perf_counter() - began:.0f} s  {case.id}",
             flush=True,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
@@ -28,12 +29,14 @@ __all__ = [
     "join",
     "key_feature",
     "key_scale",
+    "merged",
     "mixed",
     "passed_back",
     "passed_on",
     "product",
     "query_feature",
     "recomputed",
+    "repeated",
     "rounded",
     "split",
     "weighted",
@@ -94,6 +97,34 @@ def _half_backward(equation: str, dtype: str, operands: Operands, cotangent: jax
 
 
 _half_product.defvjp(_half_forward, _half_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def merged(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """A `product` in bfloat16 whose operands its own kernel rounds: rounded before, what makes them from
+    other arrays would be a kernel of its own, which writes them."""
+    return jnp.einsum(
+        equation, a, b, precision=lax.DotAlgorithmPreset.BF16_BF16_F32, preferred_element_type=jnp.float32
+    )
+
+
+def _merged_forward(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    return merged(equation, a, b), (a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+
+
+def _merged_backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
+    return _half_backward(equation, "bfloat16", operands, cotangent)
+
+
+merged.defvjp(_merged_forward, _merged_backward)
+
+
+def repeated(x: jax.Array, weights: NDArray[Any]) -> jax.Array:
+    """x [..., C, d] times each of the weights [C, m], side by side: [..., C, m d], in float32."""
+    size, times = weights.shape
+    x = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], times, x.shape[-1]))
+    # The weights are written out, since XLA merges an array into a product, and a row times a number less well.
+    return x.reshape(*x.shape[:-2], -1) * jnp.asarray(np.repeat(weights, x.shape[-1], 1), jnp.float32)
 
 
 Weights = Literal["apart", "inside", "rounded"]

@@ -21,7 +21,7 @@ held transposed, so that a query meets S and P in one product whose result has b
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,26 +41,29 @@ from .arithmetic import (
     join,
     key_feature,
     key_scale,
+    merged,
     mixed,
     passed_back,
     passed_on,
     product,
     query_feature,
     recomputed,
+    repeated,
     rounded,
     split,
     weighted,
 )
 from .weights import Float64, decay, growth, output_factor, weight
 
-__all__ = ["Schedule", "State", "chunked", "schedule", "walked"]
+__all__ = ["OPTIONS", "Schedule", "State", "chunked", "schedule", "walked"]
 
 
 AT_ONCE = 1 << 20
 """Positions of all batches and heads that a GPU works on in one step. In smaller ones the intermediates would
 lie in its L2, but the kernels are too many and too short: that was slower (docs/results/h100-jax-chunked)."""
-MOST = 128
-"""Chunks a step at most: their states are put together by a product whose work is the square of it."""
+MOST = 1 << 14
+"""Positions a step at most: its chunks' states are put together by a product whose work is the square of
+their number."""
 
 
 class Schedule(NamedTuple):
@@ -72,26 +75,38 @@ class Schedule(NamedTuple):
     """T, those of a step."""
     weights: Weights = "apart"
     """Where a chunk's scores meet their weights: see `weighted`."""
+    states: Literal["apart", "inside"] = "apart"
+    """Where keys and queries meet the weights of S and P, and the output its normaliser: inside the products,
+    is for bfloat16 and for a compiler that merges all that into a product's own kernel. XLA does with `OPTIONS`."""
+
+
+OPTIONS = {"xla_gpu_experimental_gemm_fusion_v2": True}
+"""What a schedule whose states are inside is compiled with on a GPU: without, more bytes are moved than apart."""
 
 
 def schedule(case: Case) -> Schedule:
     """The schedule of a case, by its device and sizes."""
     if case.device != "cuda":
         return Schedule(chunk=min(64, case.seq_len), chunks=1)
-    chunk = min(128, case.seq_len)
-    wanted = max(1, AT_ONCE // (case.batch * case.heads * chunk))
+    half = case.dtype == "bfloat16"
+    narrow = half and not case.spec.beta and max(case.head_dim, case.value_dim) <= 64
+    # In smaller chunks there are more bytes of states and fewer of scores, which the backward reads more often:
+    # measured, where there is one state and it is small, the backward gains and the forward does not.
+    chunk = min(64 if narrow and case.mode == "forward_backward" else 128, case.seq_len)
+    wanted = max(1, min(AT_ONCE // (case.batch * case.heads), MOST) // chunk)
     weights: Weights = "apart"
-    if case.dtype == "bfloat16":
+    if half:
         # Linear attention's are 0 and 1, which bfloat16 has.
         weights = "inside" if case.spec.beta else "rounded"
-    return Schedule(chunk, min(wanted, MOST, -(-case.seq_len // chunk)), weights)
+    return Schedule(chunk, min(wanted, -(-case.seq_len // chunk)), weights)
 
 
 class State(NamedTuple):
     """What is known of the positions before a chunk, or of those in it."""
 
     kv: jax.Array
-    """S and, where beta is not 0, P, transposed: [..., m, value_dim, head_dim]."""
+    """S and, where beta is not 0, P, transposed: [..., m, value_dim, head_dim]; where a schedule has them
+    inside, they are not: [..., m, head_dim, value_dim]."""
     z: jax.Array
     """[..., head_dim]"""
 
@@ -137,7 +152,8 @@ def _walk(
         return (after, _with_part(o, o_i, i, length)), before if keep else None
 
     states = 2 if case.spec.beta else 1
-    start = State(jnp.zeros((b, h, states, e, d), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
+    sides = (d, e) if chosen.states == "inside" else (e, d)
+    start = State(jnp.zeros((b, h, states, *sides), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
     o = jnp.zeros((b, h, n, e), case.dtype)
     (_, o), kept = lax.scan(advance, (start, o), jnp.arange(n // length))
     return o, kept
@@ -211,7 +227,7 @@ def _step(
     q_c, k_c, v_c = (split(x, chosen.chunk) for x in (q, k, v))
     scale = scale[..., None]
     phi_k = key_feature(k_c, scale)
-    own = _sums(phi_k, v_c, case)
+    own = _sums(phi_k, v_c, case, chosen)
     each = _states(before, own, case, chosen)
     o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case, chosen)
     last, own = (State(x.kv[:, :, -1], x.z[:, :, -1]) for x in (each, own))
@@ -262,31 +278,46 @@ def _output(
     seen = jnp.where(jnp.asarray(i >= j), scores, 0.0)
     weights = weight(beta, np.maximum(i - j + 1, 0), size) * (i >= j)
     inside = chosen.weights != "apart"
-    num = passed_on(weighted(scores if inside else seen, weights, v, case, chosen.weights), case)
+    num = weighted(scores if inside else seen, weights, v, case, chosen.weights)
     phi_q = rounded(phi_q, case)
+    den = jnp.sum(seen, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
+    factor = output_factor(beta, case.spec.gamma, size)
     state = passed_back(before.kv.reshape(*before.kv.shape[:-3], -1, before.kv.shape[-1]), case)
+    reach = beta * weight(beta, i[:, :1] + 1, size)
+    if chosen.states == "inside":
+        reach = np.concatenate([np.ones_like(reach), reach], 1)[:, : before.kv.shape[-3]]
+        each = merged("...ix,...xe->...ie", repeated(apart(phi_q, case), reach), rounded(state, case))
+        # Each product's kernel divides, and the second one's adds the first's, where the sum is of bfloat16.
+        # The product's kernel divides, and the last one adds the other's result: where both are bfloat16, and in
+        # the product's own shape, without which XLA stops before the division.
+        over = lax.optimization_barrier(factor / den).reshape(-1, size, 1)
+        own, each = ((x.reshape(-1, *x.shape[-2:]) * over).astype(case.dtype) for x in (num, each))
+        return (own + lax.optimization_barrier(each)).reshape(num.shape)
     each = passed_on(from_state("...id,...xd->...ix", apart(phi_q, case), state, case), case)
     if beta:
         from_S, from_P = (each[..., at : at + v.shape[-1]] for at in (0, v.shape[-1]))
-        reach = beta * weight(beta, i[:, :1] + 1, size)
         each = from_S + jnp.asarray(reach, jnp.float32) * from_P
-    den = jnp.sum(seen, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
-    return finish(num + each, den, output_factor(beta, case.spec.gamma, size), case)
+    return finish(passed_on(num, case) + each, den, factor, case)
 
 
-def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
+def _sums(phi_k: jax.Array, v: jax.Array, case: Case, chosen: Schedule) -> State:
     """A chunk's own state, as it is at its end."""
     beta, size = case.spec.beta, phi_k.shape[-2]
     left = np.arange(size - 1, -1, -1)[:, None]
     weights = weight(beta, left + 1, size)
     if beta:
         weights = np.concatenate([weights, decay(beta, left)], 1)
+    z = jnp.sum(rounded(phi_k, case), -2)
+    if chosen.states == "inside":
+        kv = merged("...jx,...je->...xe", repeated(apart(phi_k, case), weights), apart(v, case))
+        sides = (phi_k.shape[-1], v.shape[-1])
+        return State(passed_on(kv, case).reshape(*kv.shape[:-2], weights.shape[1], *sides), z)
     # Each value times each weight is one axis, since XLA writes an operand that has two anew, transposed.
     values = apart(v, case)[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
     values = passed_back(values.reshape(*v.shape[:-1], -1), case)
     kv = passed_on(product("...jx,...jd->...xd", values, apart(phi_k, case), case), case)
     kv = kv.reshape(*kv.shape[:-2], weights.shape[1], v.shape[-1], phi_k.shape[-1])
-    return State(kv, jnp.sum(rounded(phi_k, case), -2))
+    return State(kv, z)
 
 
 def _advanced(before: State, own: State, case: Case, size: int) -> State:
