@@ -5,7 +5,7 @@ schedule, then those that differ from it in the chunk or in where scores meet th
 the gradients) against those of the float64 oracle on a sample of rows, and the device clock, the L2 flushed,
 beside a copy of the same bytes. All cases' own schedules come first, and FOLDER/schedules.json is written
 after each, so that a limit leaves out what matters least. ``--device cpu`` tries it, by the wall clock.
-``--mode forward --weights "" --states inside`` tries what XLA merges with `chunked.OPTIONS`, which go with it.
+``--mode forward --weights "" --states inside`` tries what XLA merges by `chunked.OPTIONS`, which go with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHAPES = "8,16,4096,64;1,16,16384,64;8,16,4096,128"
 
 
 def schedules(case: Case, options: argparse.Namespace) -> list[Any]:
-    """The case's own schedule, each that has another chunk or other weights than that, and these by `states`."""
+    """The case's own schedule, each that has another chunk or other weights, and all these by `states`."""
     chunked = import_part("backends.jax.chunked")
     own = chunked.schedule(case)
     found = [own]

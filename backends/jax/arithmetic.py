@@ -120,10 +120,10 @@ merged.defvjp(_merged_forward, _merged_backward)
 
 
 def repeated(x: jax.Array, weights: NDArray[Any]) -> jax.Array:
-    """x [..., C, d] times each of the weights [C, m], side by side: [..., C, m d], in float32."""
-    size, times = weights.shape
+    """Of x [..., C, d], each of the weights [C, m] times it, side by side: [..., C, m d], in float32."""
+    times = weights.shape[1]
     x = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], times, x.shape[-1]))
-    # The weights are written out, since XLA merges an array into a product, and a row times a number less well.
+    # Written out, as XLA merges an array into a product, and not a number a row.
     return x.reshape(*x.shape[:-2], -1) * jnp.asarray(np.repeat(weights, x.shape[-1], 1), jnp.float32)
 
 

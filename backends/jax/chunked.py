@@ -76,12 +76,13 @@ class Schedule(NamedTuple):
     weights: Weights = "apart"
     """Where a chunk's scores meet their weights: see `weighted`."""
     states: Literal["apart", "inside"] = "apart"
-    """Where keys and queries meet the weights of S and P, and the output its normaliser: inside the products,
-    is for bfloat16 and for a compiler that merges all that into a product's own kernel. XLA does with `OPTIONS`."""
+    """Where keys and queries meet the weights of S and P, and the output its normaliser. Inside the products,
+    in bfloat16, is for a compiler that merges all that into a product's own kernel, as XLA does by `OPTIONS`.
+    No case has it yet: it has not been timed."""
 
 
 OPTIONS = {"xla_gpu_experimental_gemm_fusion_v2": True}
-"""What a schedule whose states are inside is compiled with on a GPU: without, more bytes are moved than apart."""
+"""What a schedule whose states are inside is compiled with on a GPU: without, it moves more than apart."""
 
 
 def schedule(case: Case) -> Schedule:
@@ -89,9 +90,9 @@ def schedule(case: Case) -> Schedule:
     if case.device != "cuda":
         return Schedule(chunk=min(64, case.seq_len), chunks=1)
     half = case.dtype == "bfloat16"
-    narrow = half and not case.spec.beta and max(case.head_dim, case.value_dim) <= 64
-    # In smaller chunks there are more bytes of states and fewer of scores, which the backward reads more often:
-    # measured, where there is one state and it is small, the backward gains and the forward does not.
+    narrow = half and case.spec.causal and not case.spec.beta and max(case.head_dim, case.value_dim) <= 64
+    # In smaller chunks there are more bytes of states and fewer of scores. Measured, the forward and backward
+    # gain where there is one state and it is small, and the forward alone does not at every size.
     chunk = min(64 if narrow and case.mode == "forward_backward" else 128, case.seq_len)
     wanted = max(1, min(AT_ONCE // (case.batch * case.heads), MOST) // chunk)
     weights: Weights = "apart"
@@ -287,9 +288,8 @@ def _output(
     if chosen.states == "inside":
         reach = np.concatenate([np.ones_like(reach), reach], 1)[:, : before.kv.shape[-3]]
         each = merged("...ix,...xe->...ie", repeated(apart(phi_q, case), reach), rounded(state, case))
-        # Each product's kernel divides, and the second one's adds the first's, where the sum is of bfloat16.
-        # The product's kernel divides, and the last one adds the other's result: where both are bfloat16, and in
-        # the product's own shape, without which XLA stops before the division.
+        # Each product's kernel divides, and the last one's adds the other's result: where both are bfloat16,
+        # and in the product's own shape, without which XLA stops before the division.
         over = lax.optimization_barrier(factor / den).reshape(-1, size, 1)
         own, each = ((x.reshape(-1, *x.shape[-2:]) * over).astype(case.dtype) for x in (num, each))
         return (own + lax.optimization_barrier(each)).reshape(num.shape)
