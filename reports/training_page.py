@@ -271,6 +271,12 @@ def _samples(run: TrainingRun) -> list[dict[str, Any]]:
     return rows
 
 
+def _beside(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training had beside it."""
+    told = {"side by side": plan.get("parallel"), "GPUs": plan.get("gpus", 1)}
+    return told if told["GPUs"] != 1 else {"side by side": told["side by side"]}
+
+
 def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:
     """What all trainings have in common, in tables."""
     if not run.jobs:
@@ -290,5 +296,5 @@ def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Schedule", [("preset", str(plan.get("preset"))), *header.flatten(data["schedule"])]),
         ("Optimiser (RAdam)", list(header.flatten(data["optimization"]))),
         ("Momenta", list(header.flatten(data["model"]["momenta"]))),
-        ("Kernels", list(header.flatten({**data["kernels"], "side by side": plan.get("parallel")}))),
+        ("Kernels", list(header.flatten({**data["kernels"], **_beside(plan)}))),
     ]

@@ -108,6 +108,14 @@ def device_problem(device: str) -> str | None:
     return None if count else why
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process sees, each by the word that CUDA_VISIBLE_DEVICES has for it alone."""
+    count, _ = _cuda_devices()
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = map(str, range(count)) if said is None else map(str.strip, said.split(","))
+    return tuple(words)[:count]
+
+
 def gpus() -> list[dict[str, Any]]:
     """Name, driver and memory of every GPU, by nvidia-smi."""
     smi = shutil.which("nvidia-smi")

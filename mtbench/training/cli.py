@@ -82,10 +82,13 @@ def train(
     ] = False,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
-    parallel: Annotated[int, typer.Option(help="Trainings side by side on the device.", min=1)] = 1,
+    parallel: Annotated[int, typer.Option(help="Trainings side by side on a device.", min=1)] = 1,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs that trainings are spread over, each with --parallel of them.", min=1)
+    ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(help="CPU threads of each training. [default: all CPUs over --parallel]", min=1),
+        typer.Option(help="CPU threads of each training. [default: all CPUs over those side by side]", min=1),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="[default: the preset's]")] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps an epoch. [default: the preset's]")] = None,
@@ -169,13 +172,14 @@ def train(
                 "compiled": compiled,
             },
             threads=threads,
-            parallel=parallel,
+            side_by_side=parallel * gpus,
         )
         folder = out or dated("train")
         outcome = command.run_training(
             asked,
             folder,
             parallel=parallel,
+            gpus=gpus,
             every_s=checkpoint_every,
             timeout_s=timeout,
             time_limit_s=time_limit,
@@ -204,7 +208,7 @@ def _asked(
     seeds: tuple[int, ...],
     kernels: dict[str, str | bool | None],
     threads: int | None,
-    parallel: int,
+    side_by_side: int,
 ) -> Asked:
     """The words, checked."""
     from mtbench.measure.environment import cpus
@@ -242,6 +246,6 @@ def _asked(
             precision=kernels["precision"],  # type: ignore[arg-type]
             capture=bool(kernels["capture"]),
             compiled=bool(kernels["compiled"]),
-            threads=threads or max(1, cpus() // parallel),
+            threads=threads or max(1, cpus() // side_by_side),
         ),
     )

@@ -13,7 +13,7 @@ import psutil
 
 from mtbench import __version__
 from mtbench.errors import BadInput, nearest
-from mtbench.measure.environment import cpus, device_problem, environment
+from mtbench.measure.environment import cpus, device_problem, environment, visible_gpus
 from mtbench.registry import load_backend
 from mtbench.spec import DEVICES, Mode
 from mtbench.support import support_of
@@ -140,6 +140,7 @@ def run_training(
     folder: Path,
     *,
     parallel: int = 1,
+    gpus: int = 1,
     every_s: float = 30.0,
     timeout_s: float = 600.0,
     time_limit_s: float | None = None,
@@ -153,7 +154,7 @@ def run_training(
         StorageError: an epoch could not be written; those before it are whole.
     """
     jobs = plan_jobs(asked)
-    _check_device(asked.kernels)
+    _check_device(asked.kernels, gpus)
     shared = asked.task.shared(jobs[0])
     header = {
         "kind": KIND,
@@ -167,6 +168,7 @@ def run_training(
             "preset": asked.preset_name,
             "why": asked.preset.why,
             "parallel": parallel,
+            "gpus": gpus,
             "every_s": every_s,
             "timeout_s": timeout_s,
             "rows": [job.id for job in jobs],
@@ -195,7 +197,7 @@ def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outco
     found, run = TrainingFolder.resume(folder)
     with found:
         jobs = [trained.job for trained in run]
-        _check_device(jobs[0].kernels)
+        _check_device(jobs[0].kernels, run.header["plan"].get("gpus", 1))
         header = dict(run.header)
         task = load_task(jobs[0].task).open(jobs[0].data)
         if dict(task.fingerprints()) != header.get("data", {}):
@@ -211,11 +213,13 @@ def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outco
 
 def _trained(folder: TrainingFolder, header: dict[str, Any], time_limit_s: float | None) -> Outcome:
     plan = header["plan"]
+    gpus = plan.get("gpus", 1)  # older runs do not say
     settings = Settings(
         parallel=plan["parallel"],
+        gpus=visible_gpus()[:gpus] if gpus > 1 else (),
         every_s=plan["every_s"],
         timeout_s=plan["timeout_s"],
-        memory_limit_bytes=int(0.9 * psutil.virtual_memory().available / plan["parallel"]),
+        memory_limit_bytes=int(0.9 * psutil.virtual_memory().available / (plan["parallel"] * gpus)),
         time_limit_s=time_limit_s,
     )
     interrupted = cut_off = False
@@ -239,10 +243,14 @@ def _code(jobs: Sequence[Job]) -> dict[str, str]:
     return fingerprints(_backends(jobs), DECIDING)
 
 
-def _check_device(kernels: Kernels) -> None:
+def _check_device(kernels: Kernels, gpus: int) -> None:
     if problem := device_problem(kernels.device):
         there = [name for name in DEVICES if device_problem(name) is None]
         raise BadInput(f"device {kernels.device!r} is not there: {problem}; there is: {', '.join(there)}")
+    if gpus > 1 and kernels.device != "cuda":
+        raise BadInput(f"--gpus {gpus}: trainings on device {kernels.device} have no GPU; leave it out")
+    if 1 < gpus > len(visible_gpus()):
+        raise BadInput(f"--gpus {gpus}: this process sees {len(visible_gpus())}")
     if kernels.capture and kernels.device != "cuda":
         raise BadInput("--capture: a CUDA graph is captured on device cuda; leave it out on a CPU")
     if kernels.threads > cpus():

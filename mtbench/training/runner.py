@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any
 
 from mtbench.results import read_float
@@ -33,7 +34,10 @@ class Settings:
     """How jobs are run, beside what they are."""
 
     parallel: int = 1
-    """Jobs side by side."""
+    """Jobs side by side on a device."""
+    gpus: Sequence[str] = ()
+    """Of several devices each GPU, as CUDA_VISIBLE_DEVICES names it; none where jobs have what this process
+    has."""
     every_s: float = 30.0
     """Least seconds between two checkpoints of a job."""
     timeout_s: float = 600.0
@@ -42,6 +46,11 @@ class Settings:
     """Resident memory at which a job's process is ended."""
     time_limit_s: float | None = None
     """After which every job is told to leave."""
+
+    def environments(self) -> list[Mapping[str, str]]:
+        """What each of the jobs that run side by side has in its environment; as many as there may be."""
+        apart: list[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus]
+        return self.parallel * (apart or [{}])  # one on every GPU before a second on any
 
 
 class Progress:
@@ -72,6 +81,9 @@ class TrainingRunner:
         self._run = run
         self._lock = threading.Lock()
         """Over the folder, the header and the display."""
+        self._places: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for environment in settings.environments():
+            self._places.put(environment)
         self._leave = threading.Event()
         self._failure: BaseException | None = None
 
@@ -108,9 +120,9 @@ class TrainingRunner:
         limit = self._settings.time_limit_s
         deadline = None if limit is None else time.monotonic() + limit
         interrupted = False
-        with ThreadPoolExecutor(self._settings.parallel) as threads:
+        with ThreadPoolExecutor(self._places.qsize()) as threads:
             # A thread starts a process and sees it end: on Linux a process dies with the thread that made it.
-            pending: set[Future[None]] = {threads.submit(self._train, job) for job in jobs}
+            pending: set[Future[None]] = {threads.submit(self._placed, job) for job in jobs}
             while pending:
                 try:
                     _, pending = wait(pending, timeout=TICK_S, return_when=FIRST_COMPLETED)
@@ -121,10 +133,18 @@ class TrainingRunner:
                     self._leave.set()
         return interrupted
 
-    def _train(self, job: Job) -> None:
-        """One job, to its end. Nothing it raises is lost."""
+    def _placed(self, job: Job) -> None:
+        """One job, where there is a place: there are as many as threads."""
         if self._leave.is_set():
             return
+        environment = self._places.get_nowait()
+        try:
+            self._train(job, environment)
+        finally:
+            self._places.put(environment)
+
+    def _train(self, job: Job, environment: Mapping[str, str]) -> None:
+        """One job, to its end. Nothing it raises is lost."""
         kernels = job.kernels
         process = ChildProcess(
             "mtbench.training.worker",
@@ -133,6 +153,7 @@ class TrainingRunner:
             threads=kernels.threads,
             log=self._folder.log(job.id),
             memory_limit=self._settings.memory_limit_bytes,
+            environment=environment,
         )
         try:
             status, reason = self._listen(job, process)

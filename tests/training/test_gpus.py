@@ -1,0 +1,106 @@
+"""Trainings spread over several GPUs: which process sees which."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mtbench import BadInput
+from mtbench.cli import app
+from mtbench.measure import environment
+from mtbench.sweep.child import ChildProcess
+from mtbench.training import command, runner
+from mtbench.training.results import TrainingRun
+from mtbench.training.runner import Settings
+
+SMALL = (
+    *("train", "--preset", "short", "--variant", "linear,momentum", "--seeds", "2", "--out", "r"),
+    *("--epochs", "1", "--iterations", "1", "--batch", "2", "--seq-len", "10", "--threads", "1"),
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "there", "wanted"),
+    [
+        (None, 2, ("0", "1")),
+        ("3, 1", 2, ("3", "1")),
+        ("GPU-a,GPU-b", 2, ("GPU-a", "GPU-b")),
+        ("0,9,1", 1, ("0",)),  # CUDA sees none from the first that is not there on
+        ("", 0, ()),
+    ],
+)
+def test_the_gpus_of_this_process(
+    said: str | None, there: int, wanted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_cuda_devices", lambda: (there, ""))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert environment.visible_gpus() == wanted
+
+
+def test_one_on_every_gpu_before_a_second_on_any() -> None:
+    places = Settings(parallel=2, gpus=("4", "5"), memory_limit_bytes=1).environments()
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["4", "5", "4", "5"]
+    assert Settings(parallel=2, memory_limit_bytes=1).environments() == [{}, {}]
+
+
+@pytest.mark.torch
+def test_each_process_sees_one_gpu_and_no_two_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU, with names that no GPU has: real processes, whose own environment is read."""
+    lock = threading.Lock()
+    alive: list[str] = []
+    seen: list[str] = []
+
+    class Watched(ChildProcess):
+        def __init__(self, *words: Any, **settings: Any) -> None:
+            super().__init__(*words, **settings)
+            self.gpu = psutil.Process(self._process.pid).environ()["CUDA_VISIBLE_DEVICES"]
+            with lock:
+                assert self.gpu not in alive
+                alive.append(self.gpu)
+                seen.append(self.gpu)
+
+        def stop(self, *, kill: bool) -> None:
+            with lock:
+                alive.remove(self.gpu)
+            super().stop(kill=kill)
+
+    def settings(**given: Any) -> Settings:
+        return Settings(**{**given, "gpus": ("first", "second")})
+
+    monkeypatch.setattr(runner, "ChildProcess", Watched)
+    monkeypatch.setattr(command, "Settings", settings)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
+    app(SMALL, standalone_mode=False)
+    assert {trained.status for trained in TrainingRun.load(tmp_path / "r")} == {"done"}
+    assert set(seen[:2]) == {"first", "second"}
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "told"),
+    [
+        (("--gpus", "2"), 4, "--gpus 2: trainings on device cpu have no GPU; leave it out"),
+        (("--gpus", "3", "--device", "cuda"), 2, "--gpus 3: this process sees 2"),
+    ],
+)
+def test_gpus_that_are_not_there(
+    words: Sequence[str], there: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "device_problem", lambda device: None)
+    monkeypatch.setattr(command, "visible_gpus", lambda: tuple(map(str, range(there))))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput) as error:
+        app([*SMALL, *words], standalone_mode=False)
+    assert str(error.value) == told
+    assert not list(tmp_path.iterdir())
