@@ -8,14 +8,19 @@ own process need not have set ``jax_default_matmul_precision``: without it, floa
 from __future__ import annotations
 
 import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 from mtbench.spec import Case
 
 __all__ = [
+    "Weights",
+    "apart",
     "exact",
     "feature",
     "filled",
@@ -24,13 +29,17 @@ __all__ = [
     "join",
     "key_feature",
     "key_scale",
+    "merged",
     "mixed",
+    "passed_back",
     "passed_on",
     "product",
     "query_feature",
     "recomputed",
+    "repeated",
     "rounded",
     "split",
+    "weighted",
 ]
 
 SMALLEST_SIZE = 2.0**-50
@@ -90,6 +99,95 @@ def _half_backward(equation: str, dtype: str, operands: Operands, cotangent: jax
 _half_product.defvjp(_half_forward, _half_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def merged(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """A `product` in bfloat16 whose operands its own kernel rounds: rounded before, what makes them from
+    other arrays would be a kernel of its own, which writes them."""
+    return jnp.einsum(
+        equation, a, b, precision=lax.DotAlgorithmPreset.BF16_BF16_F32, preferred_element_type=jnp.float32
+    )
+
+
+def _merged_forward(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, Operands]:
+    return merged(equation, a, b), (a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+
+
+def _merged_backward(equation: str, operands: Operands, cotangent: jax.Array) -> Operands:
+    return _half_backward(equation, "bfloat16", operands, cotangent)
+
+
+merged.defvjp(_merged_forward, _merged_backward)
+
+
+def repeated(x: jax.Array, weights: NDArray[Any]) -> jax.Array:
+    """Of x [..., C, d], each of the weights [C, m] times it, side by side: [..., C, m d], in float32."""
+    times = weights.shape[1]
+    x = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], times, x.shape[-1]))
+    # Written out, as XLA merges an array into a product, and not a number a row.
+    return x.reshape(*x.shape[:-2], -1) * jnp.asarray(np.repeat(weights, x.shape[-1], 1), jnp.float32)
+
+
+Weights = Literal["apart", "inside", "rounded"]
+
+
+def weighted(scores: jax.Array, weights: NDArray[Any], v: jax.Array, case: Case, where: Weights) -> jax.Array:
+    """``(scores * weights) v``, float32: scores [..., C, C] by weights [C, C], 0 where a row does not see.
+
+    - apart: as any `product`, rounded before it. On a GPU that is one more array of scores, written and read.
+    - inside: for bfloat16. XLA multiplies by a constant, and rounds, in the product's own kernel. It cannot
+      choose there, so a score that is not finite reaches rows that do not see it.
+    - rounded: inside, and the weights themselves are bfloat16: a kernel reads half as much of them.
+    """
+    by, v = jnp.asarray(weights, jnp.float32), v.astype(jnp.float32)
+    if where == "apart":
+        return product("...ij,...je->...ie", scores * by, v, case)
+    return _inside("float32" if where == "inside" else "bfloat16", scores, by, v)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _inside(dtype: str, scores: jax.Array, weights: jax.Array, v: jax.Array) -> jax.Array:
+    """(scores * weights) v with the weights multiplied in `dtype`, bfloat16 operands and float32 sums."""
+    return _inside_forward(dtype, scores, weights, v)[0]
+
+
+def _inside_forward(
+    dtype: str, scores: jax.Array, weights: jax.Array, v: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    v = v.astype(jnp.bfloat16)
+    return _by_weights("...ij,...je->...ie", dtype, scores, weights, v), (scores, weights, v)
+
+
+def _inside_backward(
+    dtype: str, operands: tuple[jax.Array, ...], cotangent: jax.Array
+) -> tuple[jax.Array, ...]:
+    scores, weights, v = operands
+    of_scores = weights * _half_forward("...ie,...je->...ij", "bfloat16", cotangent, v)[0]
+    of_v = _by_weights("...ij,...ie->...je", dtype, scores, weights, cotangent.astype(jnp.bfloat16))
+    return of_scores, jnp.zeros_like(weights), of_v
+
+
+_inside.defvjp(_inside_forward, _inside_backward)
+
+
+def _by_weights(
+    equation: str, dtype: str, scores: jax.Array, weights: jax.Array, other: jax.Array
+) -> jax.Array:
+    left = scores.astype(dtype) * weights.astype(dtype)
+    # Rounded here, a float32 operand would be an array of its own: the product's algorithm rounds it.
+    return jnp.einsum(
+        equation,
+        left,
+        other.astype(dtype),
+        precision=lax.DotAlgorithmPreset.BF16_BF16_F32,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def fused(case: Case) -> bool:
+    """Whether what one kernel passes on to the next decides the form: in bfloat16 on a GPU."""
+    return case.dtype == "bfloat16" and case.device == "cuda"
+
+
 def exact(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """An einsum in float32 throughout: for states, which would lose their long sums in a half dtype."""
     return jnp.einsum(
@@ -112,7 +210,7 @@ def from_state(equation: str, phi_q: jax.Array, state: jax.Array, case: Case) ->
 def mixed(equation: str, weights: jax.Array, states: jax.Array, case: Case) -> jax.Array:
     """An einsum of weights and states, in float32. On a GPU it is TF32's where the inputs are bfloat16: three
     bits more than the states have left where they meet a query."""
-    if case.dtype == "bfloat16" and case.device == "cuda":
+    if fused(case):
         return jnp.einsum(equation, weights, states, precision=lax.DotAlgorithmPreset.TF32_TF32_F32)
     return exact(equation, weights, states)
 
@@ -120,7 +218,48 @@ def mixed(equation: str, weights: jax.Array, states: jax.Array, case: Case) -> j
 def passed_on(x: jax.Array, case: Case) -> jax.Array:
     """What one kernel of a GPU passes on to the next: in bfloat16 where the inputs are. Its gradient is not
     rounded, as that of `rounded`; float16 may have no room for it."""
-    return rounded(x, case) if case.dtype == "bfloat16" and case.device == "cuda" else x
+    return rounded(x, case) if fused(case) else x
+
+
+def apart(x: jax.Array, case: Case) -> jax.Array:
+    """x, `rounded`, which XLA takes for another array than x on a GPU: of two products that share an operand
+    it would make one where they are small (below 32 MB), in float32, and write the parts once more."""
+    x = x.astype(jnp.float32)
+    return _apart(x, case.dtype) if case.device == "cuda" else x
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _apart(x: jax.Array, dtype: str) -> jax.Array:
+    return lax.optimization_barrier(x.astype(dtype)).astype(jnp.float32)
+
+
+@_apart.defjvp
+def _pass_on_apart(
+    dtype: str, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return _apart(*primals, dtype), tangents[0]
+
+
+def passed_back(x: jax.Array, case: Case) -> jax.Array:
+    """x, whose gradient is what one kernel of a GPU passes on to the next: in bfloat16 where the inputs are.
+    For a gradient that no other term of a sum nearly cancels."""
+    return _passed_back(x) if fused(case) else x
+
+
+@jax.custom_vjp
+def _passed_back(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _keep_nothing(x: jax.Array) -> tuple[jax.Array, None]:
+    return x, None
+
+
+def _round_back(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (cotangent.astype(jnp.bfloat16).astype(jnp.float32),)
+
+
+_passed_back.defvjp(_keep_nothing, _round_back)
 
 
 def rounded(x: jax.Array, case: Case) -> jax.Array:

@@ -13,14 +13,15 @@ A `lax.scan` goes from step to step of T chunks, which are computed side by side
 meant to stay in cache, which on a CPU holds one chunk of every head, and on a GPU enough of them to be busy.
 Each step reads its part of q, k and v where it lies, and writes its part of o into one array. The backward
 goes from the last step to the first, from the state that the forward kept for each, and computes the rest of
-it again: memory O(N d), a step's own intermediates aside. On a GPU these are bfloat16 where the inputs are:
-what one kernel passes on to the next is most of the time there.
+it again: memory O(N d), a step's own intermediates aside. On a GPU these are bfloat16 where the inputs are,
+a chunk's own state among them: what one kernel passes on to the next is most of the time there. States are
+held transposed, so that a query meets S and P in one product whose result has both side by side.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ from numpy.typing import NDArray
 from mtbench.spec import Case
 
 from .arithmetic import (
+    Weights,
+    apart,
     exact,
     filled,
     finish,
@@ -38,24 +41,29 @@ from .arithmetic import (
     join,
     key_feature,
     key_scale,
+    merged,
     mixed,
+    passed_back,
     passed_on,
     product,
     query_feature,
     recomputed,
+    repeated,
     rounded,
     split,
+    weighted,
 )
 from .weights import Float64, decay, growth, output_factor, weight
 
-__all__ = ["Schedule", "State", "chunked", "schedule", "walked"]
+__all__ = ["OPTIONS", "Schedule", "State", "chunked", "schedule", "walked"]
 
 
 AT_ONCE = 1 << 20
 """Positions of all batches and heads that a GPU works on in one step. In smaller ones the intermediates would
 lie in its L2, but the kernels are too many and too short: that was slower (docs/results/h100-jax-chunked)."""
-MOST = 128
-"""Chunks a step at most: their states are put together by a product whose work is the square of it."""
+MOST = 1 << 14
+"""Positions a step at most: its chunks' states are put together by a product whose work is the square of
+their number."""
 
 
 class Schedule(NamedTuple):
@@ -65,22 +73,41 @@ class Schedule(NamedTuple):
     """C, positions a chunk."""
     chunks: int
     """T, those of a step."""
+    weights: Weights = "apart"
+    """Where a chunk's scores meet their weights: see `weighted`."""
+    states: Literal["apart", "inside"] = "apart"
+    """Where keys and queries meet the weights of S and P, and the output its normaliser. Inside the products,
+    in bfloat16, is for a compiler that merges all that into a product's own kernel, as XLA does by `OPTIONS`.
+    No case has it yet: it has not been timed."""
+
+
+OPTIONS = {"xla_gpu_experimental_gemm_fusion_v2": True}
+"""What a schedule whose states are inside is compiled with on a GPU: without, it moves more than apart."""
 
 
 def schedule(case: Case) -> Schedule:
     """The schedule of a case, by its device and sizes."""
     if case.device != "cuda":
         return Schedule(chunk=min(64, case.seq_len), chunks=1)
-    chunk = min(128, case.seq_len)
-    wanted = max(1, AT_ONCE // (case.batch * case.heads * chunk))
-    return Schedule(chunk=chunk, chunks=min(wanted, MOST, -(-case.seq_len // chunk)))
+    half = case.dtype == "bfloat16"
+    narrow = half and case.spec.causal and not case.spec.beta and max(case.head_dim, case.value_dim) <= 64
+    # In smaller chunks there are more bytes of states and fewer of scores. Measured, the forward and backward
+    # gain where there is one state and it is small, and the forward alone does not at every size.
+    chunk = min(64 if narrow and case.mode == "forward_backward" else 128, case.seq_len)
+    wanted = max(1, min(AT_ONCE // (case.batch * case.heads), MOST) // chunk)
+    weights: Weights = "apart"
+    if half:
+        # Linear attention's are 0 and 1, which bfloat16 has.
+        weights = "inside" if case.spec.beta else "rounded"
+    return Schedule(chunk, min(wanted, -(-case.seq_len // chunk)), weights)
 
 
 class State(NamedTuple):
     """What is known of the positions before a chunk, or of those in it."""
 
     kv: jax.Array
-    """S and, where beta is not 0, P: [..., m, head_dim, value_dim]."""
+    """S and, where beta is not 0, P, transposed: [..., m, value_dim, head_dim]; where a schedule has them
+    inside, they are not: [..., m, head_dim, value_dim]."""
     z: jax.Array
     """[..., head_dim]"""
 
@@ -126,7 +153,8 @@ def _walk(
         return (after, _with_part(o, o_i, i, length)), before if keep else None
 
     states = 2 if case.spec.beta else 1
-    start = State(jnp.zeros((b, h, states, d, e), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
+    sides = (d, e) if chosen.states == "inside" else (e, d)
+    start = State(jnp.zeros((b, h, states, *sides), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
     o = jnp.zeros((b, h, n, e), case.dtype)
     (_, o), kept = lax.scan(advance, (start, o), jnp.arange(n // length))
     return o, kept
@@ -200,9 +228,9 @@ def _step(
     q_c, k_c, v_c = (split(x, chosen.chunk) for x in (q, k, v))
     scale = scale[..., None]
     phi_k = key_feature(k_c, scale)
-    own = _sums(phi_k, v_c, case)
+    own = _sums(phi_k, v_c, case, chosen)
     each = _states(before, own, case, chosen)
-    o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case)
+    o = _output(query_feature(q_c, scale, case), phi_k, v_c, each, case, chosen)
     last, own = (State(x.kv[:, :, -1], x.z[:, :, -1]) for x in (each, own))
     return _advanced(last, own, case, chosen.chunk), join(o, q.shape[2])
 
@@ -235,7 +263,12 @@ def _full(q: jax.Array, k: jax.Array, v: jax.Array, case: Case, chosen: Schedule
 
 
 def _output(
-    query: tuple[jax.Array, jax.Array], phi_k: jax.Array, v: jax.Array, before: State, case: Case
+    query: tuple[jax.Array, jax.Array],
+    phi_k: jax.Array,
+    v: jax.Array,
+    before: State,
+    case: Case,
+    chosen: Schedule,
 ) -> jax.Array:
     """The output of a chunk [..., C, value_dim], from its own positions and the state before it."""
     phi_q, eps = query
@@ -243,40 +276,48 @@ def _output(
     i, j = np.indices((size, size))
     scores = passed_on(product("...id,...jd->...ij", phi_q, phi_k, case), case)
     # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
-    scores = jnp.where(jnp.asarray(i >= j), scores, 0.0)
-    weights = jnp.asarray(weight(beta, np.maximum(i - j + 1, 0), size), jnp.float32)
+    seen = jnp.where(jnp.asarray(i >= j), scores, 0.0)
+    weights = weight(beta, np.maximum(i - j + 1, 0), size) * (i >= j)
+    inside = chosen.weights != "apart"
+    num = weighted(scores if inside else seen, weights, v, case, chosen.weights)
     phi_q = rounded(phi_q, case)
-    rows = i[:, :1] + 1
-    reach = np.ones_like(rows, np.float64)
+    den = jnp.sum(seen, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
+    factor = output_factor(beta, case.spec.gamma, size)
+    state = passed_back(before.kv.reshape(*before.kv.shape[:-3], -1, before.kv.shape[-1]), case)
+    reach = beta * weight(beta, i[:, :1] + 1, size)
+    if chosen.states == "inside":
+        reach = np.concatenate([np.ones_like(reach), reach], 1)[:, : before.kv.shape[-3]]
+        each = merged("...ix,...xe->...ie", repeated(apart(phi_q, case), reach), rounded(state, case))
+        # Each product's kernel divides, and the last one's adds the other's result: where both are bfloat16,
+        # and in the product's own shape, without which XLA stops before the division.
+        over = lax.optimization_barrier(factor / den).reshape(-1, size, 1)
+        own, each = ((x.reshape(-1, *x.shape[-2:]) * over).astype(case.dtype) for x in (num, each))
+        return (own + lax.optimization_barrier(each)).reshape(num.shape)
+    each = passed_on(from_state("...id,...xd->...ix", apart(phi_q, case), state, case), case)
     if beta:
-        reach = np.concatenate([reach, beta * weight(beta, rows, size)], 1)
-    queries = _of_each(phi_q, reach)
-    state = before.kv.reshape(*before.kv.shape[:-3], queries.shape[-1], v.shape[-1])
-    num = passed_on(product("...ij,...je->...ie", scores * weights, v, case), case)
-    num += passed_on(from_state("...ix,...xe->...ie", queries, state, case), case)
-    den = jnp.sum(scores, -1) + exact("...id,...d->...i", phi_q, before.z) + eps
-    return finish(num, den, output_factor(beta, case.spec.gamma, size), case)
+        from_S, from_P = (each[..., at : at + v.shape[-1]] for at in (0, v.shape[-1]))
+        each = from_S + jnp.asarray(reach, jnp.float32) * from_P
+    return finish(passed_on(num, case) + each, den, factor, case)
 
 
-def _sums(phi_k: jax.Array, v: jax.Array, case: Case) -> State:
+def _sums(phi_k: jax.Array, v: jax.Array, case: Case, chosen: Schedule) -> State:
     """A chunk's own state, as it is at its end."""
     beta, size = case.spec.beta, phi_k.shape[-2]
     left = np.arange(size - 1, -1, -1)[:, None]
     weights = weight(beta, left + 1, size)
     if beta:
         weights = np.concatenate([weights, decay(beta, left)], 1)
-    kv = product("...jx,...je->...xe", _of_each(phi_k, weights), v, case)
-    kv = kv.reshape(*kv.shape[:-2], weights.shape[1], phi_k.shape[-1], v.shape[-1])
-    return State(kv, jnp.sum(rounded(phi_k, case), -2))
-
-
-def _of_each(phi: jax.Array, weights: NDArray[Any]) -> jax.Array:
-    """The feature map [..., C, head_dim] times each of the weights [C, m]: [..., C, m head_dim].
-
-    Both are one axis, since XLA writes an operand that has two anew, the axis that is summed over last.
-    """
-    each = phi[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
-    return each.reshape(*phi.shape[:-1], -1)
+    z = jnp.sum(rounded(phi_k, case), -2)
+    if chosen.states == "inside":
+        kv = merged("...jx,...je->...xe", repeated(apart(phi_k, case), weights), apart(v, case))
+        sides = (phi_k.shape[-1], v.shape[-1])
+        return State(passed_on(kv, case).reshape(*kv.shape[:-2], weights.shape[1], *sides), z)
+    # Each value times each weight is one axis, since XLA writes an operand that has two anew, transposed.
+    values = apart(v, case)[..., None, :] * jnp.asarray(weights, jnp.float32)[:, :, None]
+    values = passed_back(values.reshape(*v.shape[:-1], -1), case)
+    kv = passed_on(product("...jx,...jd->...xd", values, apart(phi_k, case), case), case)
+    kv = kv.reshape(*kv.shape[:-2], weights.shape[1], v.shape[-1], phi_k.shape[-1])
+    return State(kv, z)
 
 
 def _advanced(before: State, own: State, case: Case, size: int) -> State:
@@ -300,7 +341,7 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     beta, size, count = case.spec.beta, chosen.chunk, chosen.chunks
     if count == 1 and before is not None:
         return State(before.kv[:, :, None], before.z[:, :, None])
-    b, h, _, m, d, e = own.kv.shape
+    b, h, _, m, e, d = own.kv.shape
     t = np.arange(count)[:, None]
     gap = t - 1 - t.T
     earlier = gap >= 0
@@ -317,11 +358,12 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     apart = np.swapaxes(carried(np.maximum(gap, 0) * size) * earlier[..., None, None], 1, 2)
     square = jnp.asarray(apart.reshape(count * m, count * m), jnp.float32)
     weights = jnp.broadcast_to(square, (b, h, *square.shape))
-    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, d * e), case)
-    kv = kv.reshape(b, h, count, m, d, e)
+    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, e * d), case)
+    kv = kv.reshape(b, h, count, m, e, d)
     z = exact("ts,bhsd->bhtd", jnp.asarray(earlier, jnp.float32), own.z)
     if before is not None:
         over = jnp.asarray(carried(t[:, 0] * size), jnp.float32)
-        kv += exact("tmn,bhnde->bhtmde", over, before.kv)
+        # Written out: as a product, XLA would write an array of its own before it adds it.
+        kv += sum(over[:, :, n, None, None] * before.kv[:, :, None, None, n] for n in range(m))
         z += before.z[:, :, None]
     return State(kv, z)

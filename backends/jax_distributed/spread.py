@@ -38,7 +38,7 @@ def _part(case: Case) -> tuple[Case, Schedule]:
     own = case.replace(seq_len=case.seq_len // case.world_size, world_size=1)
     wanted = schedule(own)
     chunk = _divisor(own.seq_len, wanted.chunk)
-    return own, Schedule(chunk=chunk, chunks=_divisor(own.seq_len // chunk, wanted.chunks))
+    return own, Schedule(chunk, _divisor(own.seq_len // chunk, wanted.chunks), wanted.weights)
 
 
 def _divisor(number: int, most: int) -> int:
@@ -50,7 +50,7 @@ def _causal(case: Case, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     own, chosen = _part(case)
     b, h, _, d = k.shape
     states = 2 if case.spec.beta else 1
-    nothing = State(jnp.zeros((b, h, states, d, v.shape[3]), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
+    nothing = State(jnp.zeros((b, h, states, v.shape[3], d), jnp.float32), jnp.zeros((b, h, d), jnp.float32))
     # XLA leaves out the output, which nobody looks at here.
     mine, _ = walked(nothing, k, k, v, own, chosen)
     before = _before(case, own.seq_len, chosen.chunk, lax.all_gather(mine, AXIS))
@@ -74,7 +74,7 @@ def _before(case: Case, length: int, chunk: int, every: State) -> State:
     if beta:
         over = np.array([[ones, beta * weight(beta, gaps, chunk)], [0 * ones, decay(beta, gaps)]])
     table = jnp.asarray(np.moveaxis(over, 2, 0), jnp.float32)[me]  # [m, m, ranks]
-    return State(exact("mnr,rbhnde->bhmde", table, kv), jnp.sum(z, 0))
+    return State(exact("mnr,rbhned->bhmed", table, kv), jnp.sum(z, 0))
 
 
 def _full(case: Case, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -86,12 +86,12 @@ def _full(case: Case, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     if beta:
         weights = -jnp.expm1(left.astype(jnp.float32) * np.log(beta)) / growth(beta, n)
     own = State(
-        product("bhjd,bhje->bhde", phi_k * weights[:, None].astype(jnp.float32), v, case),
+        product("bhje,bhjd->bhed", v, phi_k * weights[:, None].astype(jnp.float32), case),
         jnp.sum(rounded(phi_k, case), 2),
     )
     of_all = lax.psum(own, AXIS)
     den = exact("bhid,bhd->bhi", phi_q, of_all.z) + case.spec.eps
-    num = exact("bhid,bhde->bhie", phi_q, of_all.kv)
+    num = exact("bhid,bhed->bhie", phi_q, of_all.kv)
     return finish(num, den, output_factor(beta, case.spec.gamma, n), case)
 
 

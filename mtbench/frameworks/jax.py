@@ -38,6 +38,7 @@ class JaxKernel:
         untimed: str | None,
         config: Mapping[str, Any],
         place: jax.sharding.Sharding | None = None,
+        options: Mapping[str, bool | str] | None = None,
     ) -> None:
         self.layout = layout
         self.untimed = untimed
@@ -67,7 +68,7 @@ class JaxKernel:
 
         # Also where `start` has not run, in a user's own process: else float32 would be TF32 on a GPU.
         with jax.default_matmul_precision("highest"):
-            self.compiled = jax.jit(program).lower(*shapes).compile()
+            self.compiled = jax.jit(program, compiler_options=dict(options or {})).lower(*shapes).compile()
         self._arguments: list[jax.Array] = []
 
     def load(self, inputs: Inputs) -> None:
@@ -115,9 +116,11 @@ def kernel(
     untimed: str | None = None,
     config: Mapping[str, Any] | None = None,
     place: jax.sharding.Sharding | None = None,
+    options: Mapping[str, bool | str] | None = None,
 ) -> Kernel:
-    """See `Framework.kernel`. `place` is where the arrays lie, if not on one device."""
-    return JaxKernel(function, case, layout, untimed, dict(config or {}), place)
+    """See `Framework.kernel`. `place` is where the arrays lie, if not on one device; `options` are XLA's, for
+    this program alone."""
+    return JaxKernel(function, case, layout, untimed, dict(config or {}), place, options)
 
 
 COMPILED = {"/jax/compilation_cache/cache_misses": "anew", "/jax/compilation_cache/cache_hits": "from_cache"}

@@ -249,6 +249,45 @@ def test_the_future_changes_no_bit_of_the_past(dtype: str) -> None:
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.parametrize(
+    ("weights_met", "states_met"),
+    [("apart", "apart"), ("inside", "apart"), ("rounded", "apart"), ("inside", "inside")],
+)
+@pytest.mark.parametrize(("beta", "chunks"), [(0.0, 3), (0.9, 3), (0.999, 8)])
+def test_the_form_of_a_gpu_in_bfloat16(
+    beta: float, chunks: int, weights_met: Any, states_met: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it rounds and where, in steps of 3 chunks and in one; a CPU has no TF32, so states are exact."""
+    monkeypatch.setattr(chunked, "mixed", lambda *operands: arithmetic.exact(*operands[:3]))
+    case = Case(
+        spec=AttentionSpec(beta=beta, gamma=0.6),
+        heads=2,
+        seq_len=250,
+        head_dim=40,
+        value_dim=24,
+        dtype="bfloat16",
+        device="cuda",
+        mode="forward_backward",
+    )
+    inputs = make_inputs(case)
+    chosen = chunked.Schedule(32, chunks, weights_met, states_met)
+    check(case, differentiated(partial(chunked.chunked, chosen=chosen), case)(inputs), inputs, 1.2e-2)
+
+
+def test_the_schedule_of_a_gpu() -> None:
+    half = Case(dtype="bfloat16", device="cuda", batch=8, heads=16, seq_len=4096)
+    linear_weights = chunked.schedule(half.replace(spec=AttentionSpec(kind="linear"))).weights
+    assert (linear_weights, chunked.schedule(half).weights) == ("rounded", "inside")
+    both = half.replace(spec=AttentionSpec(kind="linear"), mode="forward_backward")
+    assert [(chunked.schedule(x).chunk, chunked.schedule(x).chunks) for x in (half, both)] == [
+        (128, 32),
+        (64, 64),
+    ]
+    assert chunked.schedule(both.replace(head_dim=128)).chunk == 128
+    for other in (half.replace(dtype="float32"), half.replace(dtype="float16"), half.replace(device="cpu")):
+        assert chunked.schedule(other).weights == "apart"
+
+
 def test_feature_map_and_its_derivative() -> None:
     x = np.array([-2e4, -100.0, -1.0, 0.0, 1.0, 200.0], np.float32)
     value, derivative = jax.vmap(jax.value_and_grad(arithmetic.feature))(x)
