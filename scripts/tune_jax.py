@@ -132,6 +132,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began, bench = time.perf_counter(), Bench(options.device)
+    print(json.dumps(bench.framework.environment(options.device)), flush=True)
     found: dict[str, dict[str, Any]] = {}
     every = [(number, case) for case in cases(options) for number in range(len(schedules(case, options)))]
     for number, case in sorted(every, key=lambda one: one[0] > 0):

@@ -22,7 +22,8 @@ SHORT = 1 << 12
 """Positions of a step whose chunks linear attention's forward can halve: in longer ones that square outweighs
 the scores saved."""
 MERGED_DIMS = (64, 128)
-"""The head_dim and value_dim at which XLA was seen to merge what a schedule with states inside asks for."""
+"""The head_dim, and value_dim alike, at which XLA was seen to merge what a schedule with states inside asks
+for."""
 MERGING = Requirement(distribution="jaxlib", minimum="0.11.2")
 """Whose XLA was seen to merge it. Up to 0.10.0 XLA does not know the option, and refuses it; 0.10.2 to 0.11.1
 know it, and what they make of it was neither counted nor timed."""
@@ -78,5 +79,5 @@ def _gains_by_halves(case: Case, length: int) -> bool:
 
 def _gains_by_merging(case: Case, chunk: int) -> bool:
     """Whether states inside are faster, with the options: in the forward alone, and where XLA merges them."""
-    sizes = case.head_dim in MERGED_DIMS and case.value_dim in MERGED_DIMS and chunk in (64, 128)
+    sizes = case.head_dim == case.value_dim and case.head_dim in MERGED_DIMS and chunk in (64, 128)
     return fused(case) and case.spec.causal and case.mode == "forward" and sizes
