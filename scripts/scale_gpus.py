@@ -65,8 +65,12 @@ def differences(folder: Path, ranks: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> None:
     """What a reader wants first."""
-    times = [row for row in rows if row["what"] == "time"]
-    alone = {(r["kind"], r["mode"], r["seq_len"]): r["median_ms"] for r in times if r["ranks"] == 1}
+    times = [row for row in rows if row["what"] in ("time", "part")]
+    alone = {
+        (r["kind"], r["mode"], r["seq_len"]): r["median_ms"]
+        for r in times
+        if r["ranks"] == 1 and r["what"] == "time"
+    }
     print(
         f"{'':28}{'length':>9}{'groups':>7}{'ranks':>6}{'ms':>10}{'speed-up':>9}"
         f"{'sent KiB':>10}{'exposed':>9}"
@@ -79,7 +83,7 @@ def table(rows: list[dict[str, Any]]) -> None:
             f"{r['median_ms']:>10.3f}{faster:>9}{r['sent_bytes'] / 1024:>10.1f}{r['exposed_ms']:>9.3f}"
         )
     for row in rows:
-        if row["what"] != "time":
+        if row["what"] not in ("time", "part"):
             print({k: v for k, v in row.items() if k != "tried"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 import time
 import traceback
@@ -71,8 +72,8 @@ class Ranked:
         )  # type: ignore[arg-type]
 
     def built(self, case: Case, groups: int | None = None) -> Any:
-        """A member, or the kernel of one device in its clothes."""
-        if self.ranks == 1:
+        """A member, or the kernel of one device in its clothes, which has no groups."""
+        if self.ranks == 1 and groups is None:
             return Alone(case, self.sizes["form"])
         more = {} if groups is None else {"groups": groups}
         return self.member_module.TorchMember(case, self.sizes["form"], **more)
@@ -170,6 +171,12 @@ class Ranked:
             "exposed_ms": max(one["exposed"] for one in every),
             "peak_bytes": [one["peak"] for one in every],
         }  # fmt: skip
+
+    def part(self, kind: str, mode: str, groups: int) -> dict[str, Any]:
+        """What each of two ranks does itself of the long length, by one that nobody sends anything."""
+        if not self.torch.distributed.is_initialized():
+            self.member_module.join(self.options.device, self.rank, self.ranks, self.options.meet)
+        return self.measured(kind, self.sizes["long"] // 2, mode, groups) | {"what": "part"}
 
     def checked(self, kind: str, causal: bool) -> dict[str, Any]:
         """Against the float64 oracle, gradients included, a length that is not even."""
@@ -269,13 +276,14 @@ class Ranked:
         kinds = ("momentum", "linear", "softmax") if self.ranks > 1 else ()
         for kind in kinds:
             yield f"check {kind}", lambda k=kind: self.checked(k, True)
-        for kind, mode in itertools.product(("momentum", "linear"), modes):
+        states = tuple(itertools.product(("momentum", "linear"), modes))
+        for kind, mode in states:
             yield f"{kind} {mode}", lambda k=kind, m=mode: self.measured(k, sizes["long"], m)
         for mode in modes:
             yield f"softmax {mode}", lambda m=mode: self.measured("softmax", sizes["softmax"], m)
         if self.ranks > 1:
-            for mode in modes:
-                yield f"one group {mode}", lambda m=mode: self.measured("momentum", sizes["long"], m, 1)
+            for kind, mode in states:
+                yield f"one group {kind} {mode}", lambda k=kind, m=mode: self.measured(k, sizes["long"], m, 1)
             for numbers in sizes["gathered"]:
                 yield "gather", lambda b=numbers: self.gathered(b)
             yield "pass", lambda: self.passed(sizes["passed"])
@@ -289,6 +297,14 @@ class Ranked:
         if sizes["longest_step"]:
             for mode in modes:
                 yield f"longest {mode}", lambda m=mode: self.longest(m, deadline)
+        if self.ranks == 1:  # at the end: a process group takes memory
+            for kind, mode in states:
+                yield f"half {kind} {mode}", lambda k=kind, m=mode: self.measured(k, sizes["long"] // 2, m)
+                for groups in (2, 1):
+                    yield (
+                        f"part {kind} {mode} {groups}",
+                        lambda k=kind, m=mode, g=groups: self.part(k, m, g),
+                    )
 
     def run(self, deadline: float) -> None:
         """All tasks until the deadline; rank 0 writes. One that fails on every rank costs itself alone."""
@@ -373,6 +389,10 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent()
     Ranked(options).run(options.deadline)
+    # Not by the interpreter's end: gloo's threads were still there then, and at times aborted a rank that
+    # was done.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
