@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar, TypeVarTuple
 
 import torch
 
@@ -21,7 +22,10 @@ from .tiles import (
     softmax_tiles,
 )
 
-__all__ = ["GRAIN", "MOST", "Cut", "Plan", "make_plan"]
+__all__ = ["GRAIN", "MOST", "Cut", "Plan", "make_plan", "once_a_plan"]
+
+Made = TypeVar("Made")
+Parts = TypeVarTuple("Parts")
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 CARD = 132
@@ -72,10 +76,17 @@ class Plan:
     """beta^n, [entries] float32."""
     gain: float = 1.0
     """gamma / (1 - beta)."""
+    kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """See `once_a_plan`."""
 
     def of(self, lengths: torch.Tensor | None) -> Plan:
         """The plan with a call's own lengths, [batch], in place of the case's; None leaves those."""
-        return self if lengths is None else replace(self, lengths=lengths.to(torch.int32))
+        if lengths is None:
+            return self
+        own = replace(self, lengths=lengths.to(torch.int32))
+        if self.lengths is not None:  # what is kept depends on whether there are any
+            object.__setattr__(own, "kept", self.kept)
+        return own
 
     @property
     def dot(self) -> str:
@@ -161,6 +172,21 @@ class Plan:
         cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
         forms = {"forgets": self.forgets(self.tiles), "factored": self.factored(self.tiles)}
         return asdict(self.tiles) | cuts | forms
+
+
+def once_a_plan(make: Callable[[Plan, *Parts], Made]) -> Callable[[Plan, *Parts], Made]:
+    """A function of a plan, and of what can be hashed, that is called once for each of these and a plan, and
+    for all plans that it is `of`: with other lengths its result must be the same."""
+
+    @functools.wraps(make)
+    def kept(plan: Plan, *parts: *Parts) -> Made:
+        key = (make, *parts)
+        if key not in plan.kept:
+            plan.kept[key] = make(plan, *parts)
+        made: Made = plan.kept[key]
+        return made
+
+    return kept
 
 
 def make_plan(
