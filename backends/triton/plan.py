@@ -181,9 +181,9 @@ def once_a_plan(make: Callable[[Plan, *Parts], Made]) -> Callable[[Plan, *Parts]
     @functools.wraps(make)
     def kept(plan: Plan, *parts: *Parts) -> Made:
         key = (make, *parts)
-        if key not in plan.kept:
-            plan.kept[key] = make(plan, *parts)
-        made: Made = plan.kept[key]
+        made: Made | None = plan.kept.get(key)
+        if made is None:
+            made = plan.kept[key] = make(plan, *parts)
         return made
 
     return kept

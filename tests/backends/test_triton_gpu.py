@@ -263,6 +263,67 @@ def test_the_build_compiles_everything(kind: Any, causal: bool, dtype: Any) -> N
     assert count() == built
 
 
+def loaded(case: Case, inputs: Inputs) -> tuple[Any, list[Any]]:
+    """A kernel, and q, k, v and do on the card."""
+    tensors = importlib.import_module("mtbench.frameworks.torch")
+    qkv = [tensors.to_tensor(x, "cuda").requires_grad_() for x in (inputs.q, inputs.k, inputs.v)]
+    return load_backend("triton").build(case, "fused"), [*qkv, tensors.to_tensor(inputs.do, "cuda")]
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_tensors_that_begin_anywhere(kind: Any, causal: bool, dtype: Any) -> None:
+    """Pieces of flat buffers. A kernel compiled for tensors that begin at multiples of 16 bytes faults there;
+    and the launches of those that do go on with it."""
+    case = a_case(kind, causal, (1, 2, 300, 64, 64), dtype).replace(mode="forward_backward")
+    kernel, tensors = loaded(case, make_inputs(case))
+    wanted = called(kernel, tensors)
+    for moved in ((0,), (1, 2), (3,), (0, 1, 2, 3)):
+        own = [off(x) if index in moved else x for index, x in enumerate(tensors)]
+        assert [x.data_ptr() % 16 != 0 for x in own] == [index in moved for index in range(4)]
+        for found, right in zip(called(kernel, own), wanted, strict=True):
+            assert float((found - right).norm() / right.norm()) < TOLERANCE[dtype]
+    for found, right in zip(called(kernel, tensors), wanted, strict=True):
+        assert torch.equal(found, right)
+
+
+def called(kernel: Any, tensors: list[Any]) -> list[Any]:
+    """o, dq, dk and dv in float32."""
+    kernel.give(*tensors)
+    result = kernel()
+    kernel.wait(result)
+    return [x.float() for x in result]
+
+
+def off(x: Any) -> Any:
+    """A copy that begins one element past a multiple of 16 bytes."""
+    flat = torch.zeros(x.numel() + 1, dtype=x.dtype, device=x.device)[1:]
+    return flat.view(x.shape).copy_(x.detach()).requires_grad_(x.requires_grad)
+
+
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_a_cuda_graph_holds_a_call_with_its_backward(kind: Any, causal: bool) -> None:
+    case = a_case(kind, causal, (1, 2, 700, 64, 64), "bfloat16").replace(mode="forward_backward")
+    kernel, tensors = loaded(case, make_inputs(case))
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    kernel.give(*tensors)
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            kernel()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        held = kernel()
+    with torch.no_grad():
+        for x in tensors:
+            x.mul_(0.5)
+    graph.replay()
+    torch.cuda.synchronize()
+    found = [x.float() for x in held]
+    for replayed, direct in zip(found, called(kernel, tensors), strict=True):
+        assert torch.equal(replayed, direct)
+
+
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
 def test_more_pairs_than_a_grid_axis_has(kind: Any, causal: bool) -> None:
     """70,000 (batch, head) pairs: the second and third axis of a grid end at 65,535."""
