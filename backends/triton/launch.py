@@ -53,7 +53,7 @@ class Prepared:
         self._knobs, self._driver = triton.knobs, driver
         self._runners: dict[Hashable, Callable[..., None]] = {}
 
-    def found(self, device: int, tensors: tuple[Any, ...]) -> tuple[Hashable, ...]:
+    def _key(self, device: int, tensors: tuple[Any, ...]) -> tuple[Hashable, ...]:
         """What Triton compiles a kernel for beside the numbers and constants, which are settled: the device,
         its own switches, and of each tensor whether it is there, its dtype and whether it begins at a
         multiple of 16 bytes. (On AMD's cards also whether it has under 2 GiB, which the case settles.)"""
@@ -75,7 +75,7 @@ class Prepared:
             return
         active = self._driver.active
         device = active.get_current_device()
-        key = self.found(device, tensors)
+        key = self._key(device, tensors)
         runner = self._runners.get(key)
         if runner is not None:
             runner(*tensors, *self._after, stream=active.get_current_stream(device))
