@@ -56,7 +56,10 @@ class Prepared:
     def _key(self, device: int, tensors: tuple[Any, ...]) -> tuple[Hashable, ...]:
         """What Triton compiles a kernel for beside the numbers and constants, which are settled: the device,
         its own switches, and of each tensor whether it is there, its dtype and whether it begins at a
-        multiple of 16 bytes. (On AMD's cards also whether it has under 2 GiB, which the case settles.)"""
+        multiple of 16 bytes. (On AMD's cards also whether it has under 2 GiB, which the case settles.)
+
+        Whether a global that a kernel uses has changed, which Triton takes for an error, is looked at when it
+        is asked alone; so is the switch of its sanitizer of floats."""
         compilation, runtime = self._knobs.compilation, self._knobs.runtime
         return (
             device,
