@@ -124,12 +124,16 @@ class Requirement:
 
     distribution: str
     minimum: str
+    below: str | None = None
+    """The first version that does not do, or is not known to."""
 
     def missing(self) -> str | None:
         """Why this machine does not meet it, or None. Reads metadata; imports nothing.
 
         >>> Requirement(distribution="no-such-thing", minimum="1").missing()
         'no-such-thing is not installed (needs >= 1)'
+        >>> Requirement(distribution="numpy", minimum="1", below="2").missing() is None
+        False
         """
         from packaging.version import Version
 
@@ -139,6 +143,8 @@ class Requirement:
             return f"{self.distribution} is not installed (needs >= {self.minimum})"
         if Version(found) < Version(self.minimum):
             return f"{self.distribution} {found} is older than {self.minimum}"
+        if self.below is not None and Version(found) >= Version(self.below):
+            return f"{self.distribution} {found} is not older than {self.below}"
         return None
 
 

@@ -21,6 +21,7 @@ held transposed, so that a query meets S and P in one product whose result has b
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -231,7 +232,8 @@ def _output(
     beta, size = case.spec.beta, v.shape[-2]
     i, j = np.indices((size, size))
     scores = passed_on(product("...id,...jd->...ij", phi_q, phi_k, case), case)
-    # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN.
+    # Chosen, not multiplied by a weight of 0: what a row does not see may be NaN. Inside a product it is
+    # multiplied: see `weighted`.
     seen = jnp.where(jnp.asarray(i >= j), scores, 0.0)
     weights = weight(beta, np.maximum(i - j + 1, 0), size) * (i >= j)
     inside = chosen.weights != "apart"
@@ -297,7 +299,7 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
     beta, size, count = case.spec.beta, chosen.chunk, chosen.chunks
     if count == 1 and before is not None:
         return State(before.kv[:, :, None], before.z[:, :, None])
-    b, h, _, m, e, d = own.kv.shape
+    b, h, _, m, *sides = own.kv.shape
     t = np.arange(count)[:, None]
     gap = t - 1 - t.T
     earlier = gap >= 0
@@ -311,11 +313,11 @@ def _states(before: State | None, own: State, case: Case, chosen: Schedule) -> S
         return np.moveaxis(np.array(over), (0, 1), (-2, -1))
 
     # [T, m, T, m]; with a batch and heads of its own the product needs no other layout of the states.
-    apart = np.swapaxes(carried(np.maximum(gap, 0) * size) * earlier[..., None, None], 1, 2)
-    square = jnp.asarray(apart.reshape(count * m, count * m), jnp.float32)
+    table = np.swapaxes(carried(np.maximum(gap, 0) * size) * earlier[..., None, None], 1, 2)
+    square = jnp.asarray(table.reshape(count * m, count * m), jnp.float32)
     weights = jnp.broadcast_to(square, (b, h, *square.shape))
-    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, e * d), case)
-    kv = kv.reshape(b, h, count, m, e, d)
+    kv = mixed("bhts,bhsx->bhtx", weights, own.kv.reshape(b, h, count * m, math.prod(sides)), case)
+    kv = kv.reshape(b, h, count, m, *sides)
     z = exact("ts,bhsd->bhtd", jnp.asarray(earlier, jnp.float32), own.z)
     if before is not None:
         over = jnp.asarray(carried(t[:, 0] * size), jnp.float32)

@@ -24,9 +24,10 @@ the scores saved."""
 MERGED_DIMS = (64, 128)
 """The head_dim, and value_dim alike, at which XLA was seen to merge what a schedule with states inside asks
 for."""
-MERGING = Requirement(distribution="jaxlib", minimum="0.11.2")
-"""Whose XLA was seen to merge it. Up to 0.10.0 XLA does not know the option, and refuses it; 0.10.2 to 0.11.1
-know it, and what they make of it was neither counted nor timed."""
+MERGING = Requirement(distribution="jaxlib", minimum="0.11.2", below="0.13")
+"""Whose XLA was seen to merge it. Up to 0.10.0 XLA does not know the option, and refuses it; 0.10.2 knows it,
+and what it makes of it was neither counted nor timed. The option is an experiment, which 0.12 still has: a
+newer XLA may not know it any more."""
 
 
 class Schedule(NamedTuple):

@@ -229,16 +229,18 @@ def make_plan(
         most = segments or _segments(case, length, tiles, processors)
         segment = GRAIN * -(-length // (GRAIN * most))
         cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
+    own = gradient_tiles or (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
     spec = case.spec
     u = b = None
     if spec.kind == "momentum":
-        length = max(case.seq_len, case.kv_len, tiles.rows, reach)
-        u, b = weights(spec.beta, length, device, chunk=tiles.rows)
+        rows = max(one.rows for one in (tiles, *own))
+        length = max(case.seq_len, case.kv_len, rows, reach)
+        u, b = weights(spec.beta, length, device, chunk=rows)
     return Plan(
         case=case,
         tiles=tiles,
         tf32=tf32,
-        gradient_tiles=gradient_tiles or (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32)),
+        gradient_tiles=own,
         queries=cuts[0],
         keys=cuts[1],
         lengths=lengths,

@@ -249,8 +249,12 @@ def _check_device(kernels: Kernels, gpus: int) -> None:
         raise BadInput(f"device {kernels.device!r} is not there: {problem}; there is: {', '.join(there)}")
     if gpus > 1 and kernels.device != "cuda":
         raise BadInput(f"--gpus {gpus}: trainings on device {kernels.device} have no GPU; leave it out")
-    if 1 < gpus > len(visible_gpus()):
-        raise BadInput(f"--gpus {gpus}: this process sees {len(visible_gpus())}")
+    seen = len(visible_gpus())
+    if gpus > max(1, seen):
+        raise BadInput(
+            f"--gpus {gpus}: this process sees {seen}; ask for no more, or let it see them "
+            "(CUDA_VISIBLE_DEVICES)"
+        )
     if kernels.capture and kernels.device != "cuda":
         raise BadInput("--capture: a CUDA graph is captured on device cuda; leave it out on a CPU")
     if kernels.threads > cpus():

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
+from mtbench.errors import BackendFailure
 from mtbench.results import read_float
 from mtbench.sweep.child import ChildProcess, Ended
 from mtbench.training.examined import Examined
@@ -134,36 +135,40 @@ class TrainingRunner:
         return interrupted
 
     def _placed(self, job: Job) -> None:
-        """One job, where there is a place: there are as many as threads."""
+        """One job, where there is a place: there are as many as threads. Nothing it raises is lost."""
         if self._leave.is_set():
             return
         environment = self._places.get_nowait()
         try:
             self._train(job, environment)
+        except BaseException as error:  # noqa: BLE001  (of a thread: the run raises it)
+            self._failure = self._failure or error
+            self._leave.set()
         finally:
             self._places.put(environment)
 
     def _train(self, job: Job, environment: Mapping[str, str]) -> None:
-        """One job, to its end. Nothing it raises is lost."""
+        """One job, to its end."""
         kernels = job.kernels
-        process = ChildProcess(
-            "mtbench.training.worker",
-            [],
-            device=kernels.device,
-            threads=kernels.threads,
-            log=self._folder.log(job.id),
-            memory_limit=self._settings.memory_limit_bytes,
-            environment=environment,
-        )
+        try:
+            process = ChildProcess(
+                "mtbench.training.worker",
+                [],
+                device=kernels.device,
+                threads=kernels.threads,
+                log=self._folder.log(job.id),
+                memory_limit=self._settings.memory_limit_bytes,
+                environment=environment,
+            )
+        except OSError as error:
+            raise BackendFailure(f"no process for {job.id} could be started: {error.strerror}") from error
         try:
             status, reason = self._listen(job, process)
         except Ended as end:
             status, reason = end.status, end.reason
-        except BaseException as error:  # noqa: BLE001  (of a thread: the run raises it)
-            self._failure = self._failure or error
-            self._leave.set()
+        except BaseException:
             process.stop(kill=True)
-            return
+            raise
         process.stop(kill=status != "done")
         with self._lock:
             self._header["jobs"][job.id] |= {"status": status, "reason": reason}

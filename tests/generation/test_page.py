@@ -107,6 +107,12 @@ def test_the_share_of_the_roof_is_that_of_the_bytes() -> None:
     assert row("momentum", (0.784,)).share_of_roof(3e12) == pytest.approx(0.699, abs=1e-3)
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(0.548, "100%"), (0.784, "70%"), (200.0, "0.27%")])
+def test_a_share_is_told_in_two_digits(seconds: float, told: str, tmp_path: Path) -> None:
+    folder(tmp_path / "r", [row("momentum", (seconds,))])
+    assert f'<td class="num">{told}</td>' in write_generation_report(tmp_path / "r").read_text("utf-8")
+
+
 def test_it_says_what_was_measured_beside_the_paper(tmp_path: Path) -> None:
     rows = [row(name, (1.0 + n / 10, 1.01 + n / 10)) for n, name in enumerate(PAPER)]
     folder(tmp_path / "r", [*rows, row("softmax", (), status="oom", reason="no room", check=None)])

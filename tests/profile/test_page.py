@@ -12,7 +12,14 @@ import pytest
 from mtbench.errors import BadInput
 from mtbench.profile.against import against_of, aligned
 from mtbench.profile.bounds import LATENCY
-from mtbench.profile.record import FILE, SCHEMA_VERSION, Kernel, read_profile
+from mtbench.profile.record import (
+    FILE,
+    RESIDENT_METHOD,
+    SCHEMA_VERSION,
+    Kernel,
+    MemoryCourse,
+    read_profile,
+)
 from reports.against_page import against_html
 from reports.profile_page import profile_html, write_profile_page
 from tests.profile.synthetic import gpu_profile
@@ -72,6 +79,27 @@ def test_a_bare_profile_has_a_page(tmp_path: Path) -> None:
     page = profile_html(replace(profile, machine=machine))
     assert "There is no roofline" in page
     assert "Where the time goes" not in page
+
+
+def test_the_sweep_s_peak_is_drawn_beside_the_memory_that_it_is_of(tmp_path: Path) -> None:
+    on_a_gpu = gpu_profile(tmp_path)
+    host = MemoryCourse(method=RESIDENT_METHOD, points=((0.0, 0), (1.0, 4096)), peak_bytes=4096)
+    on_a_cpu = replace(on_a_gpu.row, case=on_a_gpu.row.case.replace(device="cpu"))
+    for profile, drawn in (
+        (on_a_gpu, 1),
+        (replace(on_a_gpu, memory=(*on_a_gpu.memory, host)), 1),
+        (replace(on_a_gpu, memory=(host,)), 0),
+        (replace(on_a_gpu, memory=(host,), row=on_a_cpu), 1),
+    ):
+        assert profile_html(profile).count("the sweep's peak, ") == drawn
+
+
+def test_words_at_the_ends_of_the_roofline_s_axis_are_not_cut(tmp_path: Path) -> None:
+    page = profile_html(gpu_profile(tmp_path))
+    found = re.findall(r'<text x="([\d.]+)%"[^>]*text-anchor="(\w+)"[^>]*>[\d,.]+ FLOP/byte', page)
+    assert found
+    for at, anchor in found:
+        assert anchor == ("start" if float(at) < 6 else "end" if float(at) > 94 else "middle")
 
 
 def test_profiles_of_another_kind_are_refused(tmp_path: Path) -> None:

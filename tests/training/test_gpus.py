@@ -11,13 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
-from mtbench import BadInput
+from mtbench import BackendFailure, BadInput
 from mtbench.cli import app
 from mtbench.measure import environment
 from mtbench.sweep.child import ChildProcess
 from mtbench.training import command, runner
+from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import TrainingRun
 from mtbench.training.runner import Settings
+from tests.training.synthetic import made_run, written
 
 SMALL = (
     *("train", "--preset", "short", "--variant", "linear,momentum", "--seeds", "2", "--out", "r"),
@@ -58,21 +60,29 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
     """On a CPU, with names that no GPU has: real processes, whose own environment is read."""
     lock = threading.Lock()
     alive: list[str] = []
+    begun: list[str] = []
     seen: list[str] = []
 
     class Watched(ChildProcess):
         def __init__(self, *words: Any, **settings: Any) -> None:
             super().__init__(*words, **settings)
-            self.gpu = psutil.Process(self._process.pid).environ()["CUDA_VISIBLE_DEVICES"]
+            self.gpu = settings["environment"]["CUDA_VISIBLE_DEVICES"]
             with lock:
                 assert self.gpu not in alive
                 alive.append(self.gpu)
-                seen.append(self.gpu)
+                begun.append(self.gpu)
+
+        def poll(self, *words: Any) -> dict[str, Any] | None:
+            message = super().poll(*words)
+            if message is not None and "hello" in message:
+                seen.append(psutil.Process(self._process.pid).environ()["CUDA_VISIBLE_DEVICES"])
+                assert seen[-1] == self.gpu
+            return message
 
         def stop(self, *, kill: bool) -> None:
+            super().stop(kill=kill)
             with lock:
                 alive.remove(self.gpu)
-            super().stop(kill=kill)
 
     def settings(**given: Any) -> Settings:
         return Settings(**{**given, "gpus": ("first", "second")})
@@ -83,7 +93,8 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
     monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
     app(SMALL, standalone_mode=False)
     assert {trained.status for trained in TrainingRun.load(tmp_path / "r")} == {"done"}
-    assert set(seen[:2]) == {"first", "second"}
+    assert set(begun[:2]) == {"first", "second"}
+    assert sorted(seen) == sorted(begun)
     assert len(seen) == 4
 
 
@@ -91,7 +102,11 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
     ("words", "there", "told"),
     [
         (("--gpus", "2"), 4, "--gpus 2: trainings on device cpu have no GPU; leave it out"),
-        (("--gpus", "3", "--device", "cuda"), 2, "--gpus 3: this process sees 2"),
+        (
+            ("--gpus", "3", "--device", "cuda"),
+            2,
+            "--gpus 3: this process sees 2; ask for no more",
+        ),
     ],
 )
 def test_gpus_that_are_not_there(
@@ -102,5 +117,42 @@ def test_gpus_that_are_not_there(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput) as error:
         app([*SMALL, *words], standalone_mode=False)
-    assert str(error.value) == told
+    assert str(error.value).startswith(told)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.torch
+def test_a_process_that_cannot_be_started_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: Any, **settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner, "ChildProcess", full)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
+    with pytest.raises(BackendFailure, match="linear-seed0 could be started: No space left on device"):
+        app(SMALL, standalone_mode=False)
+    assert TrainingRun.load(tmp_path / "r").header["outcome"] == "running"
+
+
+@pytest.mark.parametrize(("plan", "wanted"), [({"gpus": 2}, ("a", "b")), ({"gpus": 1}, ()), ({}, ())])
+def test_a_run_goes_on_with_as_many_gpus_as_it_has_begun_with(
+    plan: dict[str, int], wanted: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Settings] = []
+
+    class Recorded:
+        def __init__(self, folder: Any, header: Any, run: Any, settings: Settings, progress: Any) -> None:
+            found.append(settings)
+
+        def run(self) -> bool:
+            return False
+
+    monkeypatch.setattr(command, "TrainingRunner", Recorded)
+    monkeypatch.setattr(command, "visible_gpus", lambda: ("a", "b", "c"))
+    folder = written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "r").folder
+    with TrainingFolder.resume(folder)[0] as opened:
+        header = {"plan": {"parallel": 1, "every_s": 1.0, "timeout_s": 1.0} | plan}
+        command._trained(opened, header, None)
+    assert [settings.gpus for settings in found] == [wanted]
