@@ -12,10 +12,10 @@ __all__ = ["attention", "rows_of", "scores_of", "weights_of"]
 
 
 @triton.jit
-def rows_of(x, t, left, first: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
+def rows_of(x, t, left, first, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
     """The WIDTH columns from `first` on of the rows `t` of x [left, COLUMNS], 0 past both ends."""
     c = first + tl.arange(0, WIDTH)
-    mask = both((t < left)[:, None], (c < COLUMNS)[None, :], first + WIDTH <= COLUMNS)
+    mask = both((t < left)[:, None], (c < COLUMNS)[None, :], COLUMNS % WIDTH == 0)
     return tl.load(x + t[:, None] * COLUMNS + c[None, :], mask=mask, other=0.0)
 
 
@@ -26,10 +26,10 @@ def scores_of(
     """``phi(q_i) . phi(k_j)``, [BM, BN], and which of them count: those of the keys `t` before `count` that
     the query sees. `s` are its rows in q, of which there are `queries`, and `i` their positions."""
     scores = tl.full([s.shape[0], t.shape[0]], 0.0, tl.float32)
-    for first in tl.static_range(0, D, BD):
+    for first in range(0, D, BD):
         phi_q = operand(feature_map(rows_of(q, s, queries, first, D, BD)), DOT)  # [BM, BD]
         phi_k = feature_map(rows_of(k, t, count, first, D, BD))  # [BN, BD]
-        if first + BD > D:  # phi(0) = 1
+        if D % BD != 0:  # phi(0) = 1
             phi_k = tl.where((first + tl.arange(0, BD) < D)[None, :], phi_k, 0.0)
         scores = product(phi_q, tl.trans(operand(phi_k, DOT)), scores, DOT)
     seen = tl.broadcast_to((t < count)[None, :], scores.shape)
@@ -78,17 +78,17 @@ def parallel(
     if MOMENTUM:
         scores *= weights_of(u, last, i, t, count, CAUSAL)
     weights = operand(scores * share[:, None], DOT)
-    for first in tl.static_range(0, DV, BV):
+    for first in range(0, DV, BV):
         values = operand(rows_of(v + pair * m * DV, t, count, first, DV, BV), DOT)  # [BN, BV]
         out = product(weights, values, tl.full([BM, BV], 0.0, tl.float32), DOT)
         put(o + start * DV, out, s, left, first, DV, BV)
 
 
 @triton.jit
-def put(x, tile, t, left, first: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
+def put(x, tile, t, left, first, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
     """Stores what `rows_of` would load."""
     c = first + tl.arange(0, WIDTH)
-    mask = both((t < left)[:, None], (c < COLUMNS)[None, :], first + WIDTH <= COLUMNS)
+    mask = both((t < left)[:, None], (c < COLUMNS)[None, :], COLUMNS % WIDTH == 0)
     tl.store(x + t[:, None] * COLUMNS + c[None, :], tile.to(x.dtype.element_ty), mask=mask)
 
 

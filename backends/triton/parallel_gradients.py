@@ -57,7 +57,7 @@ def parallel_gradients(
     v += key * DV
     scores, seen = scores_of(q, k, s, j, i, left, count, CAUSAL, D, BD, DOT)
     pulls = tl.full([BM, BN], 0.0, tl.float32)  # do_i . v_j
-    for first in tl.static_range(0, DV, BV):
+    for first in range(0, DV, BV):
         pull = operand(rows_of(do, s, left, first, DV, BV), DOT)  # [BM, BV]
         values = operand(rows_of(v, j, count, first, DV, BV), DOT)  # [BN, BV]
         pulls = product(pull, tl.trans(values), pulls, DOT)
@@ -78,7 +78,7 @@ def parallel_gradients(
         tl.store(delta + row + s, own, mask=s < left)
     turn = operand(tl.where(seen, share * pulls - own[:, None], 0.0), DOT)  # [BM, BN], t
     if QUERIES:
-        for first in tl.static_range(0, D, BD):
+        for first in range(0, D, BD):
             phi_k = operand(feature_map(rows_of(k, j, count, first, D, BD)), DOT)  # [BN, BD]
             grad = product(turn, phi_k, tl.full([BM, BD], 0.0, tl.float32), DOT)
             grad *= slope(rows_of(q, s, left, first, D, BD))
@@ -88,14 +88,14 @@ def parallel_gradients(
         dk += part * m * D
         dv += part * m * DV
         turned, weighted = tl.trans(turn), tl.trans(operand(weights, DOT))  # [BN, BM]
-        for first in tl.static_range(0, D, BD):
+        for first in range(0, D, BD):
             phi_q = operand(feature_map(rows_of(q, s, left, first, D, BD)), DOT)  # [BM, BD]
             grad = product(turned, phi_q, tl.full([BN, BD], 0.0, tl.float32), DOT)
             grad *= slope(rows_of(k, j, count, first, D, BD))
             if lengths is not None:  # else a NaN in q would reach what is padding
                 grad = tl.where((j < count)[:, None], grad, 0.0)
             put(dk, grad, j, m, first, D, BD)
-        for first in tl.static_range(0, DV, BV):
+        for first in range(0, DV, BV):
             pull = operand(rows_of(do, s, left, first, DV, BV), DOT)  # [BM, BV]
             grad = product(weighted, pull, tl.full([BN, BV], 0.0, tl.float32), DOT)
             if lengths is not None:

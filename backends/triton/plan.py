@@ -246,7 +246,7 @@ def _chosen_tiles(case: Case, *, parallel: bool, tf32: bool) -> tuple[Tiles, tup
     if case.spec.kind == "softmax":
         return softmax_tiles(case), tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
     if parallel:
-        return parallel_tiles(case), parallel_gradient_tiles(case)
+        return parallel_tiles(case, tf32=tf32), parallel_gradient_tiles(case, tf32=tf32)
     return linear_tiles(case, tf32=tf32), (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
 
 
