@@ -47,7 +47,7 @@ def parallel_gradient_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, .
     # No product of these has WARP_GROUP rows, which with 4 warps would be a wgmma.
     by_queries = replace(by_queries, warps=max(4, by_queries.warps))
     rows = min(padded(case.seq_len), MOST_ROWS)
-    return by_queries, _tiles(case, rows, _beside(rows, case.kv_len), tf32)
+    return by_queries, _tiles(case, rows, min(_beside(rows, case.kv_len), WARP_GROUP), tf32)
 
 
 def _beside(others: int, length: int) -> int:
