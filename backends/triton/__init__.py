@@ -1,5 +1,6 @@
 """Triton kernels: flash-style softmax, and linear and momentum attention with map, weights and normaliser
-fused into the chunked form, or of short sequences the parallel one. Importing it loads neither torch nor triton.
+fused into the chunked form, of short sequences into the parallel one. Importing it loads neither torch nor
+triton.
 """
 
 from __future__ import annotations

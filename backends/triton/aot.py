@@ -82,7 +82,9 @@ def forward_compiled(
     enter("cuda")
     forward = importlib.import_module(f"{__package__}.{module}")
     found: list[tuple[Resources, bytes]] = []
-    forward.attention(make_plan(case, "meta", parallel=False), _into(found, capability), *shapes_of(case), **flags)
+    forward.attention(
+        make_plan(case, "meta", parallel=False), _into(found, capability), *shapes_of(case), **flags
+    )
     return found
 
 

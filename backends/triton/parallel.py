@@ -41,10 +41,7 @@ def scores_of(
 @triton.jit
 def weights_of(u, last, i, t, count, CAUSAL: tl.constexpr):
     """u, [BM, BN] ``u(i-j)`` (eq 13) or, the same for all queries, [1, BN] ``u(N-j)`` (eq 14)."""
-    if CAUSAL:
-        away = i[:, None] - t[None, :]
-    else:
-        away = (count - 1 - t)[None, :]
+    away = i[:, None] - t[None, :] if CAUSAL else (count - 1 - t)[None, :]
     return tl.load(u + tl.minimum(tl.maximum(away, 0), last))
 
 

@@ -61,10 +61,7 @@ def parallel_gradients(
         pull = operand(rows_of(do, s, left, first, DV, BV), DOT)  # [BM, BV]
         values = operand(rows_of(v, j, count, first, DV, BV), DOT)  # [BN, BV]
         pulls = product(pull, tl.trans(values), pulls, DOT)
-    if QUERIES:
-        total = row_sum(scores, 1) + eps  # [BM]
-    else:
-        total = tl.load(den + row + s, mask=s < left, other=1.0)
+    total = row_sum(scores, 1) + eps if QUERIES else tl.load(den + row + s, mask=s < left, other=1.0)  # [BM]
     share = (gain / total)[:, None]
     if MOMENTUM:
         share = share * weights_of(u, last, i, j, count, CAUSAL)

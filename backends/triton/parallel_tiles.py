@@ -38,8 +38,8 @@ def parallel_tiles(case: Case, *, tf32: bool = False) -> Tiles:
 
 
 def parallel_gradient_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
-    """Those of the backward: of one launch for all three gradients, or where two tiles of scores would not fit
-    the registers of one by queries and one by keys."""
+    """Those of the backward: of one launch for all three gradients; where two tiles of scores would not fit
+    the registers, of one launch by queries and one by keys."""
     keys = padded(case.kv_len)
     by_queries = parallel_tiles(case, tf32=tf32)
     if keys * keys <= SCORES:

@@ -62,8 +62,8 @@ class Plan:
     parallel: bool = False
     """Whether linear or momentum attention is computed from scores alone, without states."""
     gradient_tiles: tuple[Tiles, ...] = ()
-    """Those of the kernel of dq, then of each launch of the one of dk and dv; of the parallel form, those of its
-    launches."""
+    """Those of the kernel of dq, then of each launch of the one of dk and dv. The parallel form's are of one
+    launch of its only kernel, or two."""
     queries: Cut
     keys: Cut
     """Causal: cut as the queries are. Softmax and the parallel form have no use for either."""

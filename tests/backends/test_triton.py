@@ -1,5 +1,5 @@
-"""The Triton kernels in Triton's interpreter, against the float64 oracle: softmax's and the chunked ones, which
-here take the short sequences too. test_triton_parallel.py has the parallel form's."""
+"""The Triton kernels in Triton's interpreter, against the float64 oracle: softmax's and the chunked ones,
+which here take short sequences too. test_triton_parallel.py has the parallel form's."""
 
 from __future__ import annotations
 
@@ -416,8 +416,8 @@ def test_nan_is_passed_on(dtype: Any) -> None:
 
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the interpreter multiply bfloat16 operands by their values, not by their bits as integers, and round
-    to nearest as a card does (it cuts)."""
+    """Has the interpreter multiply bfloat16 operands by their values, not by their bits as integers, and
+    round to nearest as a card does (it cuts)."""
     interpreter: Any = pytest.importorskip("triton.runtime.interpreter")
     bfloat16, float32 = interpreter.tl.bfloat16, interpreter.tl.float32
     builder = interpreter.InterpreterBuilder

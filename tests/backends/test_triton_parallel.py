@@ -1,5 +1,5 @@
-"""The parallel form's Triton kernels, which short sequences take, in Triton's interpreter, against the float64
-oracle."""
+"""The parallel form's Triton kernels, which short sequences take, in Triton's interpreter, against the
+float64 oracle."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def test_a_call_may_have_a_sequence_without_keys(kind: Any, causal: bool, n: int
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
 @pytest.mark.parametrize("low", ["queries", "keys", "both"])
 def test_very_negative_inputs(kind: Any, causal: bool, low: str, dtype: Any) -> None:
-    """phi is 1e-7 to 1e-11 there, and eps counts. Judged row by row, as a norm over all rows would not see the
-    small ones."""
+    """phi is 1e-7 to 1e-11 there, and eps counts. Judged row by row, as a norm over all rows would not see
+    the small ones."""
     case = a_case(kind, causal, 70, 70, (16, 16), None, dtype=dtype)
     drawn = make_inputs(case)
     shift = np.where(np.arange(70) % 3 == 1, -25, -16)[:, None]
