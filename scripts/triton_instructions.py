@@ -127,9 +127,10 @@ def main() -> None:
                     }
                     found.append(row)
                     print(
-                        f"{kind} {mode} {mask} {shape} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} "
-                        f"rows, {kernel.registers} registers, {kernel.stack_bytes} bytes spilled, "
-                        f"{instructions} instructions, loop of {loop.total()} with {loop['spill']} of spills, "
+                        f"{kind} {mode} {mask} {shape} {kernel.kernel}: {kernel.warps} warps of "
+                        f"{kernel.rows} rows, {kernel.registers} registers, {kernel.stack_bytes} bytes "
+                        f"spilled, {instructions} instructions, "
+                        f"loop of {loop.total()} with {loop['spill']} of spills, "
                         f"{row['issue_cycles_for_64_rows']} issue cycles for 64 rows"
                     )
     if options.json:
