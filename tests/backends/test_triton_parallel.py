@@ -21,9 +21,10 @@ from .test_triton import pytestmark as pytestmark
 torch = pytest.importorskip("torch")
 
 SQUARE = [
-    # seq_len, head_dim, value_dim, lengths
-    (1, 5, 3, None), (10, 17, 17, None), (10, 139, 139, (10, 1)), (63, 64, 40, (1, 63)), (64, 17, 64, None),
-    (65, 72, 20, (10, 65)), (80, 3, 33, (64, 63)), (128, 16, 16, None),
+    # seq_len, head_dim, value_dim, lengths, dtype
+    (1, 5, 3, None, "float32"), (10, 17, 17, None, "float16"), (10, 139, 139, (10, 1), "float32"),
+    (63, 64, 40, (1, 63), "float16"), (64, 17, 64, None, "float32"), (65, 72, 20, (10, 65), "float32"),
+    (80, 3, 33, (64, 63), "float16"), (128, 16, 16, None, "float32"),
 ]  # fmt: skip
 CROSSED = [
     # seq_len, kv_len, head_dim, value_dim, lengths
@@ -47,8 +48,7 @@ def made_of(case: Case) -> Any:
     return import_part("backends.triton.plan").make_plan(case, "cpu")
 
 
-@HALVES
-@pytest.mark.parametrize(("n", "head_dim", "value_dim", "lengths"), SQUARE)
+@pytest.mark.parametrize(("n", "head_dim", "value_dim", "lengths", "dtype"), SQUARE)
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
 def test_any_size(
     kind: Any, causal: bool, n: int, head_dim: int, value_dim: int, lengths: Any, dtype: Any
@@ -108,10 +108,10 @@ def test_tf32_loses_what_tf32_loses(kind: Any, causal: bool, n: int) -> None:
         assert 1e-5 < agreement.relative < agreement.tolerance, (name, agreement)
 
 
-@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("n", [40, 80])
-def test_padding_may_be_anything(kind: Any, causal: bool, n: int) -> None:
-    case = a_case(kind, causal, n, n, (17, 9), (n, 7), mode="forward_backward")
+def test_padding_may_be_anything(causal: bool, n: int) -> None:
+    case = a_case("momentum", causal, n, n, (17, 9), (n, 7), mode="forward_backward")
     inputs = make_inputs(case)
     inputs.k[1, :, 7:] = np.nan
     inputs.v[1, :, 7:] = np.nan
@@ -126,11 +126,11 @@ def test_padding_may_be_anything(kind: Any, causal: bool, n: int) -> None:
         assert not found[name][1, :, 7:].any(), name
 
 
-@pytest.mark.parametrize(("kind", "causal"), LINEAR)
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("n", [40, 80])
-def test_a_call_may_have_a_sequence_without_keys(kind: Any, causal: bool, n: int) -> None:
+def test_a_call_may_have_a_sequence_without_keys(causal: bool, n: int) -> None:
     """A case's lengths are 1 at the least; those of a call are not looked at."""
-    case = a_case(kind, causal, n, n, (17, 9), (n, n), mode="forward_backward")
+    case = a_case("momentum", causal, n, n, (17, 9), (n, n), mode="forward_backward")
     inputs = make_inputs(case)
     kernel: Any = load_backend("triton").build(case, "fused")
     qkv = [torch.from_numpy(x).requires_grad_() for x in (inputs.q, inputs.k, inputs.v)]
@@ -180,7 +180,7 @@ def test_a_nan_in_a_key_reaches_those_who_see_it() -> None:
 
 
 @pytest.mark.parametrize(("kind", "causal"), LINEAR)
-@pytest.mark.parametrize(("n", "head_dim"), [(40, 40), (60, 64), (80, 33)])
+@pytest.mark.parametrize(("n", "head_dim"), [(40, 40), (80, 33)])
 def test_bfloat16_where_the_interpreter_is_mended(
     kind: Any, causal: bool, n: int, head_dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
