@@ -48,6 +48,14 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+@pytest.fixture
+def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sequence is short enough for the parallel form."""
+    monkeypatch.setattr(
+        import_part("backends.triton.parallel_tiles"), "MOST_KEYS", dict.fromkeys((True, False), 0)
+    )
+
+
 def attend(case: Case, inputs: Inputs) -> Array:
     kernel = load_backend("triton").build(case, "fused")
     assert kernel.untimed is None
@@ -192,13 +200,9 @@ def test_the_parallel_form_of_short_sequences(
 
 @DTYPES
 @pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
-def test_the_chunked_kernels_at_short_lengths(
-    kind: Any, causal: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("chunked")
+def test_the_chunked_kernels_at_short_lengths(kind: Any, causal: bool, dtype: Any) -> None:
     """Which the parallel form takes otherwise, but a sequence over several cards does not."""
-    monkeypatch.setattr(
-        import_part("backends.triton.parallel_tiles"), "MOST_KEYS", dict.fromkeys((True, False), 0)
-    )
     for size in SIZES:
         if size[2] <= 128:
             check_gradients(a_case(kind, causal, size, dtype))
@@ -216,19 +220,20 @@ EIGHT = [
 ]
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("kind", "beta"),
+    [("linear", 0.9), ("momentum", 0.0), ("momentum", 0.3), ("momentum", 0.5), ("momentum", 0.9)],
+)
 @pytest.mark.parametrize("size", EIGHT)
-def test_the_sum_of_the_keys_in_8_columns(size: Any, beta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("chunked")
+def test_the_sum_of_the_keys_in_8_columns(size: Any, kind: Any, beta: float) -> None:
     """The one kernel that multiplies by mma and by wgmma: such a one was wrong on a card before. What it
     makes of z is judged by itself, and every call has to give the same bits, which a race would not."""
     launch, plans = (import_part(f"backends.triton.{name}") for name in ("launch", "plan"))
     launch.enter("cuda")
     *sizes, lengths = size
-    case = a_case("momentum", True, tuple(sizes), "bfloat16", beta=beta).replace(lengths=lengths)
+    case = a_case(kind, True, tuple(sizes), "bfloat16", beta=beta).replace(lengths=lengths)
     inputs = make_inputs(case)
-    monkeypatch.setattr(
-        import_part("backends.triton.parallel_tiles"), "MOST_KEYS", dict.fromkeys((True, False), 0)
-    )
     assert plans.make_plan(case, "cuda").tiles.groups == 8
     check(case, inputs)
     check_gradients(case)
