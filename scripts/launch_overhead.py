@@ -48,11 +48,11 @@ def kernel_of(case: Case, way: str, device: str, framework: Any) -> Any:
 
     package, plans = import_part("backends.triton"), import_part("backends.triton.plan")
     launch = getattr(import_part("backends.triton.launch"), way)
-    attention, gradients = package.kernels_of(case)
     processors = plans.CARD
     if device == "cuda":
         processors = torch.cuda.get_device_properties("cuda").multi_processor_count
     plan = plans.make_plan(case, device, processors)
+    attention, gradients = package.kernels_of(plan)
     if case.mode == "forward":
 
         def function(q: Any, k: Any, v: Any) -> Any:

@@ -68,7 +68,7 @@ def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> lis
     """The same, each with its cubin."""
     enter("cuda")
     found: list[tuple[Resources, bytes]] = []
-    compile_all(case, make_plan(case, "meta", tf32=tf32), _into(found, capability))
+    compile_all(make_plan(case, "meta", tf32=tf32), _into(found, capability))
     return found
 
 
@@ -80,7 +80,9 @@ def forward_compiled(
     enter("cuda")
     forward = importlib.import_module(f"{__package__}.{module}")
     found: list[tuple[Resources, bytes]] = []
-    forward.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case), **flags)
+    forward.attention(
+        make_plan(case, "meta", parallel=False), _into(found, capability), *shapes_of(case), **flags
+    )
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from mtbench.spec import Case
 
 from ..by_distance import forgotten
+from .parallel_tiles import fits, parallel_gradient_tiles, parallel_tiles
 from .tables import Decay, decay, weights
 from .tiles import (
     Tiles,
@@ -62,11 +63,14 @@ class Plan:
     """Those of the forward."""
     tf32: bool = False
     """Whether float32 is multiplied in TF32."""
+    parallel: bool = False
+    """Whether linear or momentum attention is computed from scores alone, without states."""
     gradient_tiles: tuple[Tiles, ...] = ()
-    """Those of the kernel of dq, then of each launch of the one of dk and dv."""
+    """Those of the kernel of dq, then of each launch of the one of dk and dv. The parallel form's are of one
+    launch of its only kernel, or two."""
     queries: Cut
     keys: Cut
-    """Causal: cut as the queries are. Softmax has no use for either."""
+    """Causal: cut as the queries are. Softmax and the parallel form have no use for either."""
     lengths: torch.Tensor | None = None
     """The real keys of each batch entry, [batch] int32; None where all are. Whether there are any is settled
     with the case, what they are with a call (`of`)."""
@@ -143,6 +147,20 @@ class Plan:
             "DOT": "tf32" if self.tf32 else "ieee",  # half-precision operands ignore it
         }
 
+    def parallel_constants(self, tiles: Tiles) -> dict[str, Any]:
+        """Those of the parallel form, forward and back."""
+        return {
+            "MOMENTUM": self.u is not None,
+            "CAUSAL": self.case.spec.causal,
+            "D": self.case.head_dim,
+            "DV": self.case.value_dim,
+            "BD": tiles.head_dim,
+            "BV": tiles.value_dim,
+            "BM": tiles.rows,
+            "BN": tiles.keys,
+            "DOT": self.dot,
+        }
+
     def gradient_constants(self, cut: Cut, tiles: Tiles) -> dict[str, Any]:
         """Those of the kernels that go back."""
         causal = self.case.spec.causal
@@ -169,6 +187,8 @@ class Plan:
         """For the results' record."""
         if self.case.spec.kind == "softmax":
             return asdict(self.tiles)
+        if self.parallel:
+            return asdict(self.tiles) | {"parallel": True}
         cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
         forms = {"forgets": self.forgets(self.tiles), "factored": self.factored(self.tiles)}
         return asdict(self.tiles) | cuts | forms
@@ -199,6 +219,7 @@ def make_plan(
     gradient_tiles: tuple[Tiles, ...] | None = None,
     segments: int | None = None,
     reach: int = 0,
+    parallel: bool | None = None,
 ) -> Plan:
     """The plan of a case.
 
@@ -211,43 +232,49 @@ def make_plan(
         gradient_tiles: the same of the backward's.
         segments: the same of how many parts the sequence has at most.
         reach: positions of the sequence that it is a part of, where it is one.
+        parallel: whether by the parallel form; None: where that is chosen for it.
     """
-    lengths = None
+    kind = case.spec.kind
+    if parallel is None:
+        parallel = fits(case)
+    lengths = u = b = None
     if case.lengths is not None:
         lengths = torch.tensor(case.lengths, dtype=torch.int32, device=device)
-    if case.spec.kind == "softmax":
-        tiles = tiles or softmax_tiles(case)
-        whole = [Cut(length=n, segments=1, segment=n) for n in (case.seq_len, case.kv_len)]
-        own = gradient_tiles or tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
-        return Plan(
-            case=case, tiles=tiles, tf32=tf32, gradient_tiles=own, queries=whole[0], keys=whole[1],
-            lengths=lengths,
-        )  # fmt: skip
-    tiles = tiles or linear_tiles(case, tf32=tf32)
-    cuts = []
-    for length in (case.seq_len, case.kv_len):
-        most = segments or _segments(case, length, tiles, processors)
-        segment = GRAIN * -(-length // (GRAIN * most))
-        cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
-    own = gradient_tiles or (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
-    spec = case.spec
-    u = b = None
-    if spec.kind == "momentum":
+    forward, backward = _chosen_tiles(case, parallel=parallel, tf32=tf32)
+    tiles, own = tiles or forward, gradient_tiles or backward
+    if kind == "momentum":
         rows = max(one.rows for one in (tiles, *own))
         length = max(case.seq_len, case.kv_len, rows, reach)
-        u, b = weights(spec.beta, length, device, chunk=rows)
+        u, b = weights(case.spec.beta, length, device, chunk=rows)
+    cuts = []
+    for length in (case.seq_len, case.kv_len):
+        segment = length
+        if kind != "softmax" and not parallel:
+            most = segments or _segments(case, length, tiles, processors)
+            segment = GRAIN * -(-length // (GRAIN * most))
+        cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
     return Plan(
         case=case,
         tiles=tiles,
         tf32=tf32,
+        parallel=parallel,
         gradient_tiles=own,
         queries=cuts[0],
         keys=cuts[1],
         lengths=lengths,
         u=u,
         b=b,
-        gain=spec.gamma / (1 - spec.beta),
+        gain=case.spec.gamma / (1 - case.spec.beta),
     )
+
+
+def _chosen_tiles(case: Case, *, parallel: bool, tf32: bool) -> tuple[Tiles, tuple[Tiles, ...]]:
+    """Those of the forward, and of each launch of the backward."""
+    if case.spec.kind == "softmax":
+        return softmax_tiles(case), tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
+    if parallel:
+        return parallel_tiles(case, tf32=tf32), parallel_gradient_tiles(case, tf32=tf32)
+    return linear_tiles(case, tf32=tf32), (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
 
 
 def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:

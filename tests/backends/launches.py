@@ -78,7 +78,7 @@ def tensor(shape: tuple[int, ...], dtype: torch.dtype, past: int = 0) -> torch.T
 def attend(case: Case) -> Callable[..., None]:
     """What calls the case, forward and back, with q that many bytes past a multiple of 16."""
     plan = import_part("backends.triton.plan").make_plan(case, "cpu")
-    kernels = import_part("backends.triton").kernels_of(case)
+    kernels = import_part("backends.triton").kernels_of(plan)
     differentiable = import_part("backends.triton.differentiable").differentiable
 
     def call(about: str, past: int = 0, lengths: torch.Tensor | None = None) -> None:
@@ -105,6 +105,15 @@ def main() -> None:
     call = attend(Case(seq_len=256, batch=2, lengths=(64, 256), **sizes))
     call("lengths")
     call("other lengths", lengths=torch.tensor((1, 2)))
+    call = attend(Case(seq_len=40, **sizes))
+    call("short")
+    call("short again")
+    call("short, q is not aligned", past=4)
+    call("short, aligned at last")
+    attend(Case(seq_len=100, **sizes))("short, back in two launches")
+    call = attend(Case(seq_len=40, batch=2, lengths=(7, 40), **sizes))
+    call("short, lengths")
+    call("short, other lengths", lengths=torch.tensor((1, 2)))
 
     decode = import_part("backends.triton.decode")
     spec = AttentionSpec(kind="linear")

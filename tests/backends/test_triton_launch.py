@@ -60,7 +60,7 @@ def bound(launches: list[dict[str, Any]]) -> list[str]:
 
 def test_what_is_started_is_what_triton_starts(launches: Launches) -> None:
     every = [one for some in launches.values() for one in some]
-    assert len(every) == 67
+    assert len(every) == 82
     for one in every:
         assert one["alike"], one
 
@@ -98,6 +98,22 @@ def test_another_shape_and_lengths(launches: Launches) -> None:
             assert lengths[index] != other[index]
     assert not bound(launches["other lengths"])
     assert functions(launches["other lengths"]) == lengths
+
+
+def test_short_sequences(launches: Launches) -> None:
+    """The parallel form's kernels likewise; its backward is one launch, or one by queries and one by keys."""
+    first, other = launches["short"], launches["short, q is not aligned"]
+    assert [one["kernel"] for one in first] == bound(first) == ["parallel", "parallel_gradients"]
+    assert bound(other) == bound(first)
+    for way in ("short again", "short, aligned at last"):
+        assert not bound(launches[way])
+        assert functions(launches[way]) == functions(first)
+    two, lengths = launches["short, back in two launches"], launches["short, lengths"]
+    assert bound(two) == ["parallel", "parallel_gradients", "parallel_gradients"]
+    assert bound(lengths) == bound(first)
+    assert len(set(functions([*first, *other, *two, *lengths]))) == 9
+    assert not bound(launches["short, other lengths"])
+    assert functions(launches["short, other lengths"]) == functions(lengths)
 
 
 def test_a_dtype_a_device_and_a_switch_of_triton_are_other_kernels(launches: Launches) -> None:
