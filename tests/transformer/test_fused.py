@@ -40,7 +40,8 @@ def test_a_translation_has_more_shapes_than_torch_compiles_by_itself(
             model.train(training)
             with torch.set_grad_enabled(training):
                 memory, _ = model.encoded(source, lengths)
-                model.said(source, lengths, memory, lengths, width, 2)
+                for logits, said in model.said(source, lengths, memory, lengths, width, 2):
+                    model.judged(logits, said, source, lengths)
         # When a test set is translated a batch is of another size, and a translation may be longer.
         found = model.translated(source[:1], lengths[:1], width + 2, 2)
         assert found.shape == (1, width + 2)

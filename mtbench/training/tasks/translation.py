@@ -278,12 +278,11 @@ class Translation(TranslationTask):
 
     def each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """See `TranslationTask.each`."""
-        from mtbench.transformer.losses import each_cross_entropy
         from mtbench.transformer.model import shifted
 
         target, lengths = batch["target"], batch["target_lengths"]
         logits = model(batch["source"], shifted(target, BEGIN), batch["source_lengths"], lengths)
-        return each_cross_entropy(logits, target, lengths)
+        return model.judged(logits, target, lengths)
 
     def decoded(self, model: Any, source: Any, lengths: Any, most: int) -> Any:
         """See `TranslationTask.decoded`."""

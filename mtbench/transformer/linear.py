@@ -1,0 +1,213 @@
+"""Linear layers whose products a GPU does fast at odd sizes.
+
+A half-precision product whose rows do not begin at multiples of 16 bytes goes by kernels without the tensor
+memory accelerator, or without the tensor cores of the last two generations: with 278, 507 and 139 columns,
+the paper's translation, by kernels of 2018 and 2020. So there (`ALIGNED`) both operands are written into rows
+of the next multiple, when they are cast to that precision anyway; what is added are zeros, and the sums are
+the same. One column that was added holds the bias, and its input is 1: the product adds it, and its gradient
+comes with the weight's, where it would take a sum of its own. Parameters and results have their own sizes.
+
+>>> layer = Linear(3, 5)
+>>> layer(torch.zeros(2, 4, 3)).shape
+torch.Size([2, 4, 5])
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["ALIGNED", "Linear", "held", "in_bfloat16", "multiplied"]
+
+ALIGNED: dict[tuple[str, torch.dtype], int] = {
+    ("cuda", torch.bfloat16): 8,
+    ("cuda", torch.float16): 8,
+}
+"""Numbers to whose multiples rows are padded, by device and by the precision of the product; of others they
+are not."""
+
+
+class Linear(nn.Linear):
+    """torch.nn.Linear, with bias; see the module."""
+
+    held: torch.Tensor | None = None
+    """Its padded rows while `held` holds them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., out_features] of [..., in_features]."""
+        return multiplied(x, self)[0]
+
+    def merged(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of [..., heads, in_features / heads], in whatever order that lies."""
+        return multiplied(x, self, axes=2)[0]
+
+    def rows(self, dtype: torch.dtype, multiple: int) -> torch.Tensor:
+        """Weight, bias and zeros in that precision: [out_features, in_features + 1], both up to the next
+        multiple."""
+        found: torch.Tensor = _Rows.apply(self.weight, self.bias, dtype, multiple)  # type: ignore[no-untyped-call]
+        return found
+
+
+def multiplied(
+    x: torch.Tensor, *layers: Linear, axes: int = 1, heads: int | None = None
+) -> tuple[torch.Tensor, ...]:
+    """What each of some layers makes of x, by one product: x is read once, and its gradient is one sum.
+
+    Args:
+        x: its last `axes` axes are what the layers read.
+        layers: of as many inputs.
+        axes: 1 or more.
+        heads: None for [..., out_features], a number for [..., heads, out_features / heads].
+    """
+    how = _padding(x, layers)
+    sizes = tuple(layer.out_features for layer in layers)
+    if how is None:
+        x = x.flatten(-axes)
+        if len(layers) == 1:
+            found = (functional.linear(x, layers[0].weight, layers[0].bias),)
+        else:
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = torch.cat([layer.bias for layer in layers])
+            found = functional.linear(x, weight, bias).split(sizes, -1)
+        return tuple(_split(y, heads) for y in found)
+    rows = [layer.rows(*how) if layer.held is None else layer.held for layer in layers]
+    weight = rows[0] if len(rows) == 1 else torch.cat(rows)
+    made: tuple[torch.Tensor, ...] = _Product.apply(x, weight, axes, sizes, how[1], heads)  # type: ignore[no-untyped-call]
+    return made
+
+
+@contextlib.contextmanager
+def held(model: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Pad and cast the weights of a model once for all that is computed inside, which is one forward: with
+    gradients those of every use meet in half precision, as under autocast with its cache."""
+    multiple = ALIGNED.get((device, dtype))
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    layers = [layer for layer in layers if multiple and _odd(layer, multiple)]
+    try:
+        for layer in layers:
+            layer.held = layer.rows(dtype, multiple or 1)
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None
+
+
+@contextlib.contextmanager
+def in_bfloat16(model: nn.Module, device: str) -> Iterator[None]:
+    """Autocast for all that is computed of a model inside, its weights cast once where they are `held`."""
+    # Autocast's own cache would hold tensors of another step's graph.
+    cast = torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False)
+    with cast, held(model, device, torch.bfloat16):
+        yield
+
+
+def _odd(layer: Linear, multiple: int) -> bool:
+    return bool(layer.in_features % multiple or layer.out_features % multiple)
+
+
+def _padding(x: torch.Tensor, layers: tuple[Linear, ...]) -> tuple[torch.dtype, int] | None:
+    """The precision in which x is multiplied and the multiple, or None where nothing is padded."""
+    device, dtype = x.device.type, x.dtype
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    multiple = ALIGNED.get((device, dtype))
+    if multiple is None or not any(_odd(layer, multiple) for layer in layers):
+        return None
+    return dtype, multiple
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+class _Rows(torch.autograd.Function):
+    """See `Linear.rows`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, multiple: int
+    ) -> torch.Tensor:
+        n, k = weight.shape
+        ctx.n, ctx.k, ctx.dtype = n, k, weight.dtype
+        rows = weight.new_zeros((_up(n, multiple), _up(k + 1, multiple)), dtype=dtype)
+        rows[:n, :k].copy_(weight)
+        rows[:n, k].copy_(bias)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        own = gradient[: ctx.n]
+        return own[:, : ctx.k].to(ctx.dtype), own[:, ctx.k].to(ctx.dtype), None, None
+
+
+def _split(x: torch.Tensor, heads: int | None) -> torch.Tensor:
+    return x if heads is None else x.unflatten(-1, (heads, -1))
+
+
+class _Product(torch.autograd.Function):
+    """x by padded rows of some layers, one under the other: what each makes of it. Gradients may lie in any
+    order, and are copied once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        rows: torch.Tensor,
+        axes: int,
+        sizes: tuple[int, ...],
+        multiple: int,
+        heads: int | None,
+    ) -> tuple[torch.Tensor, ...]:
+        before, read = x.shape[:-axes], x.shape[-axes:]
+        k = read.numel()
+        wide = x.new_empty((*before, rows.shape[1]), dtype=rows.dtype)
+        wide[..., :k].unflatten(-1, read).copy_(x)
+        wide[..., k].fill_(1.0)
+        wide[..., k + 1 :].zero_()
+        wide = wide.flatten(0, -2)
+        ctx.save_for_backward(wide, rows)
+        ctx.k, ctx.dtype, ctx.shape = k, x.dtype, x.shape
+        ctx.sizes, ctx.multiple, ctx.heads = sizes, multiple, heads
+        y = (wide @ rows.T).unflatten(0, before)
+        return tuple(_split(y[..., at : at + size], heads) for at, size in _places(sizes, multiple))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        wide, rows = ctx.saved_tensors
+        g = _together(gradients, ctx.sizes, ctx.multiple, ctx.heads, rows.dtype)
+        dx = (g @ rows)[:, : ctx.k].view(ctx.shape).to(ctx.dtype)
+        return dx, g.T @ wide, None, None, None, None
+
+
+def _places(sizes: tuple[int, ...], multiple: int) -> list[tuple[int, int]]:
+    """Where each layer's own outputs begin, and how many they are."""
+    found, at = [], 0
+    for size in sizes:
+        found.append((at, size))
+        at += _up(size, multiple)
+    return found
+
+
+def _together(
+    gradients: tuple[torch.Tensor, ...],
+    sizes: tuple[int, ...],
+    multiple: int,
+    heads: int | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Those of the layers side by side, with zeros where a size is padded: [rows, padded outputs]."""
+    first = gradients[0]
+    if heads is None and len(sizes) == 1 and sizes[0] % multiple == 0:
+        return first.flatten(0, -2).to(dtype).contiguous()
+    before = first.shape[: -1 if heads is None else -2]
+    width = sum(_up(size, multiple) for size in sizes)
+    found = first.new_empty((*before, width), dtype=dtype)
+    for (at, size), gradient in zip(_places(sizes, multiple), gradients, strict=True):
+        _split(found[..., at : at + size], heads).copy_(gradient)
+        found[..., at + size : at + _up(size, multiple)].zero_()
+    return found.flatten(0, -2)
