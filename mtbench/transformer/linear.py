@@ -1,11 +1,11 @@
 """Linear layers whose products a GPU does fast at odd sizes.
 
-A half-precision product whose rows do not begin at multiples of 16 bytes goes by kernels without the tensor
-memory accelerator, or without the tensor cores of the last two generations: with 278, 507 and 139 columns,
-the paper's translation, by kernels of 2018 and 2020. So there (`ALIGNED`) both operands are written into rows
-of the next multiple, when they are cast to that precision anyway; what is added are zeros, and the sums are
-the same. One column that was added holds the bias, and its input is 1: the product adds it, and its gradient
-comes with the weight's, where it would take a sum of its own. Parameters and results have their own sizes.
+cuBLAS does a half-precision product whose rows do not begin at multiples of 16 bytes by kernels that were
+written for older cards: at the sizes of the paper's translation, 278, 507 and 139, at a fraction of the rate.
+So there (`ALIGNED`) both operands are written into rows of the next multiple, where autocast would have
+copied them anyway. In the columns that are added the input has ones and the weight the bias, once, and zeros:
+the sums are the same, the bias is one of their terms, and its gradient comes with the weight's, where it would
+take a sum of its own. Parameters, results and gradients have their own sizes.
 
 >>> layer = Linear(3, 5)
 >>> layer(torch.zeros(2, 4, 3)).shape
@@ -167,8 +167,7 @@ class _Product(torch.autograd.Function):
         k = read.numel()
         wide = x.new_empty((*before, rows.shape[1]), dtype=rows.dtype)
         wide[..., :k].unflatten(-1, read).copy_(x)
-        wide[..., k].fill_(1.0)
-        wide[..., k + 1 :].zero_()
+        wide[..., k:].fill_(1.0)
         wide = wide.flatten(0, -2)
         ctx.save_for_backward(wide, rows)
         ctx.k, ctx.dtype, ctx.shape = k, x.dtype, x.shape
