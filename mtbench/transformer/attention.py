@@ -17,7 +17,7 @@ from mtbench.transformer.config import ModelConfig
 from mtbench.transformer.linear import Linear, multiplied
 from mtbench.transformer.plain import denominator, key_weight
 
-__all__ = ["Attend", "BackendAttention", "MultiHeadAttention"]
+__all__ = ["Attend", "BackendAttention", "MultiHeadAttention", "by_head"]
 
 Attend = Callable[..., torch.Tensor]
 """``(spec, q, k, v, lengths) -> o``: q is [batch, seq_len, heads, head_dim], k and v have kv_len positions,
@@ -103,6 +103,12 @@ class BackendAttention:
         return kernel
 
 
+def by_head(x: torch.Tensor) -> torch.Tensor:
+    """The same [batch, positions, heads, dim], lying head by head as most kernels want it, and would copy it.
+    A token's [batch, heads, dim] does so already."""
+    return x.transpose(-3, -2).contiguous().transpose(-3, -2) if x.ndim > 3 else x.contiguous()
+
+
 class MultiHeadAttention(nn.Module):
     """Queries of one sequence on its own keys and values (`forward`), or on those of another (`asked`, `mixed`).
 
@@ -138,11 +144,14 @@ class MultiHeadAttention(nn.Module):
 
     def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`projected` by one product."""
-        return multiplied(x, self.query, self.key, self.value, heads=self.heads)
+        found = multiplied(x, self.query, self.key, self.value, heads=self.heads)
+        # As three tensors of their own: views of one would be put together again outside of what is compiled.
+        return tuple(map(by_head, found)) if torch.compiler.is_compiling() else found
 
     def asked(self, x: torch.Tensor) -> torch.Tensor:
         """Q of x alone, where k and v are another sequence's."""
-        return multiplied(x, self.query, heads=self.heads)[0]
+        (found,) = multiplied(x, self.query, heads=self.heads)
+        return by_head(found) if torch.compiler.is_compiling() else found
 
     def mixed(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None

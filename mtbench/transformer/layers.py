@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mtbench.transformer.attention import Attend, MultiHeadAttention
+from mtbench.transformer.attention import Attend, MultiHeadAttention, by_head
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.connections import State, connection
 from mtbench.transformer.linear import Linear, multiplied
@@ -103,5 +103,5 @@ class CrossLayer(Layer):
 def remembered(layers: Sequence[CrossLayer], memory: torch.Tensor) -> list[Memory]:
     """Of each layer its keys and values of another sequence, [batch, kv_len, d_model], by one product."""
     parts = [part for layer in layers for part in (layer.cross.key, layer.cross.value)]
-    found = multiplied(memory, *parts, heads=layers[0].cross.heads)
+    found = [by_head(x) for x in multiplied(memory, *parts, heads=layers[0].cross.heads)]
     return list(zip(found[::2], found[1::2], strict=True))

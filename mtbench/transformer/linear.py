@@ -7,6 +7,9 @@ copied them anyway. In the columns that are added the input has ones and the wei
 the sums are the same, the bias is one of their terms, and its gradient comes with the weight's, where it would
 take a sum of its own. Parameters, results and gradients have their own sizes.
 
+Each is written twice: as PyTorch has it, which torch.compile fuses with what lies around, and as an
+`autograd.Function` for when nothing does, which copies as little as it can.
+
 >>> layer = Linear(3, 5)
 >>> layer(torch.zeros(2, 4, 3)).shape
 torch.Size([2, 4, 5])
@@ -49,6 +52,10 @@ class Linear(nn.Linear):
     def rows(self, dtype: torch.dtype, multiple: int) -> torch.Tensor:
         """Weight, bias and zeros in that precision: [out_features, in_features + 1], both up to the next
         multiple."""
+        if torch.compiler.is_compiling():
+            n, k = self.weight.shape
+            whole = torch.cat((self.weight, self.bias[:, None]), 1).to(dtype)
+            return functional.pad(whole, (0, _up(k + 1, multiple) - k - 1, 0, _up(n, multiple) - n))
         found: torch.Tensor = _Rows.apply(self.weight, self.bias, dtype, multiple)  # type: ignore[no-untyped-call]
         return found
 
@@ -77,6 +84,10 @@ def multiplied(
         return tuple(_split(y, heads) for y in found)
     rows = [layer.rows(*how) if layer.held is None else layer.held for layer in layers]
     weight = rows[0] if len(rows) == 1 else torch.cat(rows)
+    if torch.compiler.is_compiling():
+        x = x.flatten(-axes).to(weight.dtype)
+        y = functional.pad(x, (0, weight.shape[1] - x.shape[-1]), value=1.0) @ weight.T
+        return tuple(_split(y[..., at : at + size], heads) for at, size in _places(sizes, how[1]))
     made: tuple[torch.Tensor, ...] = _Product.apply(x, weight, axes, sizes, how[1], heads)  # type: ignore[no-untyped-call]
     return made
 

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from mtbench.training.tasks import load_task
+from mtbench.transformer import linear
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.fused import compile_parts
+from mtbench.transformer.linear import held
 from mtbench.transformer.plain import plain_attention
 from mtbench.transformer.refiner import Refiner
 
 pytestmark = pytest.mark.torch
 
+ODD = ModelSize(vocabulary=23, max_len=9, d_model=10, layers=1, heads=2, head_dim=5, feed_forward=13, dropout=0)
+LENGTHS = torch.tensor([7, 3, 1])
 WIDTHS = (3, 4, 5, 6)
 
 
@@ -45,3 +50,41 @@ def test_a_translation_has_more_shapes_than_torch_compiles_by_itself(
         # When a test set is translated a batch is of another size, and a translation may be longer.
         found = model.translated(source[:1], lengths[:1], width + 2, 2)
         assert found.shape == (1, width + 2)
+
+
+def learnt(name: str, connection: str, *, compiled: bool) -> list[torch.Tensor]:
+    """The loss of a translation and every gradient, whose products are padded where they are compiled."""
+    torch.manual_seed(0)
+    task = load_task(name)
+    config = ModelConfig(size=ODD, attention="momentum", connection=connection)
+    model = task.model(config, plain_attention).double()
+    names = list(model.state_dict())
+    if compiled:
+        compile_parts(model)
+    assert list(model.state_dict()) == names
+    source, target = torch.randint(3, ODD.vocabulary, (2, 3, 7))
+    batch = {"source": source, "source_lengths": LENGTHS, "target": target, "target_lengths": LENGTHS.flip(0)}
+    with held(model, "cpu", torch.float64):
+        loss, _ = task.loss(model, batch)
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "connection", "backend"),
+    [
+        ("translation", "none", "aot_eager"),
+        ("translation-refined", "momentum", "aot_eager"),
+        ("translation-refined", "adaptive", "aot_eager"),
+        ("translation", "adaptive", "inductor"),
+    ],
+)
+def test_a_compiled_translation_learns_the_same(
+    name: str, connection: str, backend: str, monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    """Without the C++ compiler what PyTorch makes of a part forward and backward, and once with it."""
+    plain = learnt(name, connection, compiled=False)
+    monkeypatch.setitem(linear.ALIGNED, ("cpu", torch.float64), 8)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    for one, other in zip(learnt(name, connection, compiled=True), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
