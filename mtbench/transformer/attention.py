@@ -24,6 +24,9 @@ Attend = Callable[..., torch.Tensor]
 and o is [batch, seq_len, heads, value_dim]; lengths are each sequence's real keys, [batch] integers on the
 device, or None. `plain_attention` is one."""
 
+Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Q, k and v."""
+
 MOST_KERNELS = 256
 """Shapes whose kernels are kept: a decoder that grows by a token has many."""
 
@@ -110,7 +113,7 @@ def by_head(x: torch.Tensor) -> torch.Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """Queries of one sequence on its own keys and values (`forward`), or on those of another (`asked`, `mixed`).
+    """Queries of one sequence on its own keys and values (`forward`), or on another's (`asked`, `mixed`).
 
     ``momentum-released`` weights the values by eq 14's ``gamma (1 - beta^(N-j+1)) / (1 - beta)`` and is
     linear attention of those. The bare attentions are the others times their denominators (`denominator`).
@@ -137,16 +140,18 @@ class MultiHeadAttention(nn.Module):
         entry, None is all of them."""
         return self.out.merged(self.mixed(*self.together(x), lengths))
 
-    def projected(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def projected(self, x: torch.Tensor) -> Projections:
         """Q, k and v of x, by a product each: [..., heads, dim]."""
-        parts = (self.query, self.key, self.value)
-        return tuple(multiplied(x, part, heads=self.heads)[0] for part in parts)
+        q, k, v = (multiplied(x, part, heads=self.heads)[0] for part in (self.query, self.key, self.value))
+        return q, k, v
 
-    def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def together(self, x: torch.Tensor) -> Projections:
         """`projected` by one product."""
-        found = multiplied(x, self.query, self.key, self.value, heads=self.heads)
-        # As three tensors of their own: views of one would be put together again outside of what is compiled.
-        return tuple(map(by_head, found)) if torch.compiler.is_compiling() else found
+        q, k, v = multiplied(x, self.query, self.key, self.value, heads=self.heads)
+        if torch.compiler.is_compiling():
+            # Views of one tensor would have their gradients put together outside of what is compiled.
+            return by_head(q), by_head(k), by_head(v)
+        return q, k, v
 
     def asked(self, x: torch.Tensor) -> torch.Tensor:
         """Q of x alone, where k and v are another sequence's."""

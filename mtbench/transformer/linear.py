@@ -3,9 +3,9 @@
 cuBLAS does a half-precision product whose rows do not begin at multiples of 16 bytes by kernels that were
 written for older cards: at the sizes of the paper's translation, 278, 507 and 139, at a fraction of the rate.
 So there (`ALIGNED`) both operands are written into rows of the next multiple, where autocast would have
-copied them anyway. In the columns that are added the input has ones and the weight the bias, once, and zeros:
-the sums are the same, the bias is one of their terms, and its gradient comes with the weight's, where it would
-take a sum of its own. Parameters, results and gradients have their own sizes.
+copied them anyway. In the columns that are added the input has ones, and the weight the bias, once, and
+zeros: the sums are the same, the bias is one of their terms, and its gradient comes with the weight's, where
+it would take a sum of its own. Parameters, results and gradients have their own sizes.
 
 Each is written twice: as PyTorch has it, which torch.compile fuses with what lies around, and as an
 `autograd.Function` for when nothing does, which copies as little as it can.

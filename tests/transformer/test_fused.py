@@ -18,7 +18,9 @@ from mtbench.transformer.refiner import Refiner
 
 pytestmark = pytest.mark.torch
 
-ODD = ModelSize(vocabulary=23, max_len=9, d_model=10, layers=1, heads=2, head_dim=5, feed_forward=13, dropout=0)
+ODD = ModelSize(
+    vocabulary=23, max_len=9, d_model=10, layers=1, heads=2, head_dim=5, feed_forward=13, dropout=0
+)
 LENGTHS = torch.tensor([7, 3, 1])
 WIDTHS = (3, 4, 5, 6)
 

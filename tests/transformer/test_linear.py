@@ -17,7 +17,9 @@ from mtbench.transformer.plain import plain_attention
 
 pytestmark = pytest.mark.torch
 
-SIZE = ModelSize(vocabulary=23, max_len=9, d_model=10, layers=2, heads=2, head_dim=5, feed_forward=13, dropout=0)
+SIZE = ModelSize(
+    vocabulary=23, max_len=9, d_model=10, layers=2, heads=2, head_dim=5, feed_forward=13, dropout=0
+)
 """None of them a multiple of 8."""
 LENGTHS = torch.tensor([7, 3, 1])
 

@@ -284,7 +284,8 @@ class Translation(TranslationTask):
 
         target, lengths = batch["target"], batch["target_lengths"]
         logits = model(batch["source"], shifted(target, BEGIN), batch["source_lengths"], lengths)
-        return model.judged(logits, target, lengths)
+        found: tuple[Any, Any, Any] = model.judged(logits, target, lengths)
+        return found
 
     def decoded(self, model: Any, source: Any, lengths: Any, most: int) -> Any:
         """See `TranslationTask.decoded`."""
