@@ -92,7 +92,7 @@ def rounds_of(what: str, job: Job) -> Callable[[], float]:
     from mtbench.training.step import Stepper
     from mtbench.training.trainer import attention_by
     from mtbench.transformer.generation import translate
-    from mtbench.transformer.linear import in_bfloat16
+    from mtbench.transformer.held import in_bfloat16
 
     device, attend = torch.device(job.kernels.device), attention_by(job.kernels)
     task = WRITTEN if what == "write" else REFINED

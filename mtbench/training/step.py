@@ -25,7 +25,7 @@ from mtbench.training.examined import Examined
 from mtbench.training.optimizer import clip_each, make_optimizer, set_lr
 from mtbench.training.settings import Job
 from mtbench.training.tasks import Data, Task, grouped
-from mtbench.transformer.linear import in_bfloat16
+from mtbench.transformer.held import in_bfloat16
 
 __all__ = ["Epoch", "Evaluation", "Stepper"]
 

@@ -7,7 +7,7 @@ copied them anyway. In the columns that are added the input has ones, and the we
 zeros: the sums are the same, the bias is one of their terms, and its gradient comes with the weight's, where
 it would take a sum of its own. Parameters, results and gradients have their own sizes.
 
-Each is written twice: as PyTorch has it, which torch.compile fuses with what lies around, and as an
+A product is written twice: as PyTorch has it, which torch.compile fuses with what lies around, and as an
 `autograd.Function` for when nothing does, which copies as little as it can.
 
 >>> layer = Linear(3, 5)
@@ -17,15 +17,13 @@ torch.Size([2, 4, 5])
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["ALIGNED", "Linear", "held", "in_bfloat16", "multiplied"]
+__all__ = ["ALIGNED", "Linear", "multiplied", "odd", "up"]
 
 ALIGNED: dict[tuple[str, torch.dtype], int] = {
     ("cuda", torch.bfloat16): 8,
@@ -39,7 +37,7 @@ class Linear(nn.Linear):
     """torch.nn.Linear, with bias; see the module."""
 
     held: torch.Tensor | None = None
-    """Its padded rows while `held` holds them."""
+    """Its padded rows, while `mtbench.transformer.held` holds them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., out_features] of [..., in_features]."""
@@ -52,12 +50,13 @@ class Linear(nn.Linear):
     def rows(self, dtype: torch.dtype, multiple: int) -> torch.Tensor:
         """Weight, bias and zeros in that precision: [out_features, in_features + 1], both up to the next
         multiple."""
-        if torch.compiler.is_compiling():
-            n, k = self.weight.shape
-            whole = torch.cat((self.weight, self.bias[:, None]), 1).to(dtype)
-            return functional.pad(whole, (0, _up(k + 1, multiple) - k - 1, 0, _up(n, multiple) - n))
-        found: torch.Tensor = _Rows.apply(self.weight, self.bias, dtype, multiple)  # type: ignore[no-untyped-call]
-        return found
+        (n, k), (rows, columns) = self.weight.shape, self.padded(multiple)
+        whole = torch.cat((self.weight, self.bias[:, None]), 1).to(dtype)
+        return functional.pad(whole, (0, columns - k - 1, 0, rows - n))
+
+    def padded(self, multiple: int) -> tuple[int, int]:
+        """How many rows and columns those are."""
+        return up(self.out_features, multiple), up(self.in_features + 1, multiple)
 
 
 def multiplied(
@@ -92,32 +91,8 @@ def multiplied(
     return made
 
 
-@contextlib.contextmanager
-def held(model: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None]:
-    """Pad and cast the weights of a model once for all that is computed inside, which is one forward: with
-    gradients those of every use meet in half precision, as under autocast with its cache."""
-    multiple = ALIGNED.get((device, dtype))
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
-    layers = [layer for layer in layers if multiple and _odd(layer, multiple)]
-    try:
-        for layer in layers:
-            layer.held = layer.rows(dtype, multiple or 1)
-        yield
-    finally:
-        for layer in layers:
-            layer.held = None
-
-
-@contextlib.contextmanager
-def in_bfloat16(model: nn.Module, device: str) -> Iterator[None]:
-    """Autocast for all that is computed of a model inside, its weights cast once where they are `held`."""
-    # Autocast's own cache would hold tensors of another step's graph.
-    cast = torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False)
-    with cast, held(model, device, torch.bfloat16):
-        yield
-
-
-def _odd(layer: Linear, multiple: int) -> bool:
+def odd(layer: Linear, multiple: int) -> bool:
+    """Whether a size of a layer is not a multiple."""
     return bool(layer.in_features % multiple or layer.out_features % multiple)
 
 
@@ -127,33 +102,18 @@ def _padding(x: torch.Tensor, layers: tuple[Linear, ...]) -> tuple[torch.dtype, 
     if dtype != torch.float64 and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     multiple = ALIGNED.get((device, dtype))
-    if multiple is None or not any(_odd(layer, multiple) for layer in layers):
+    if multiple is None or not any(odd(layer, multiple) for layer in layers):
         return None
     return dtype, multiple
 
 
-def _up(size: int, multiple: int) -> int:
+def up(size: int, multiple: int) -> int:
+    """The next multiple.
+
+    >>> up(278, 8), up(280, 8)
+    (280, 280)
+    """
     return -(-size // multiple) * multiple
-
-
-class _Rows(torch.autograd.Function):
-    """See `Linear.rows`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, multiple: int
-    ) -> torch.Tensor:
-        n, k = weight.shape
-        ctx.n, ctx.k, ctx.dtype = n, k, weight.dtype
-        rows = weight.new_zeros((_up(n, multiple), _up(k + 1, multiple)), dtype=dtype)
-        rows[:n, :k].copy_(weight)
-        rows[:n, k].copy_(bias)
-        return rows
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        own = gradient[: ctx.n]
-        return own[:, : ctx.k].to(ctx.dtype), own[:, ctx.k].to(ctx.dtype), None, None
 
 
 def _split(x: torch.Tensor, heads: int | None) -> torch.Tensor:
@@ -199,7 +159,7 @@ def _places(sizes: tuple[int, ...], multiple: int) -> list[tuple[int, int]]:
     found, at = [], 0
     for size in sizes:
         found.append((at, size))
-        at += _up(size, multiple)
+        at += up(size, multiple)
     return found
 
 
@@ -215,9 +175,9 @@ def _together(
     if heads is None and len(sizes) == 1 and sizes[0] % multiple == 0:
         return first.flatten(0, -2).to(dtype).contiguous()
     before = first.shape[: -1 if heads is None else -2]
-    width = sum(_up(size, multiple) for size in sizes)
+    width = sum(up(size, multiple) for size in sizes)
     found = first.new_empty((*before, width), dtype=dtype)
     for (at, size), gradient in zip(_places(sizes, multiple), gradients, strict=True):
         _split(found[..., at : at + size], heads).copy_(gradient)
-        found[..., at + size : at + _up(size, multiple)].zero_()
+        found[..., at + size : at + up(size, multiple)].zero_()
     return found.flatten(0, -2)

@@ -12,7 +12,7 @@ from mtbench.training.tasks import load_task
 from mtbench.transformer import linear
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.fused import compile_parts
-from mtbench.transformer.linear import held
+from mtbench.transformer.held import held
 from mtbench.transformer.plain import plain_attention
 from mtbench.transformer.refiner import Refiner
 

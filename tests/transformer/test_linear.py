@@ -12,7 +12,8 @@ import torch
 from mtbench.training.tasks import load_task
 from mtbench.transformer import linear
 from mtbench.transformer.config import ModelConfig, ModelSize
-from mtbench.transformer.linear import Linear, held, in_bfloat16, multiplied
+from mtbench.transformer.held import held, in_bfloat16
+from mtbench.transformer.linear import Linear, multiplied
 from mtbench.transformer.plain import plain_attention
 
 pytestmark = pytest.mark.torch
