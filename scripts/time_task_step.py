@@ -5,8 +5,8 @@ and the schedule of a preset (`mtbench train --task T --preset P --precision bfl
 captured as a CUDA graph: data, forward, backward, clipping, RAdam. Without ``--data`` images are noise of
 which four fifths are 0, as in MNIST, and sentences are noise of 3 symbols up to as many as fit. A line a
 variant and way: milliseconds a step by CUDA events, over shapes of batch in the schedule's proportion,
-positions a second, of a decoder their share of what a product of two matrices reaches in the same run, and
-what the preset's epochs would take; then the kernels that took most, of the last steps under a profiler, and
+positions a second, of a decoder their share of what a product of two matrices reaches in the same run, what
+the preset's epochs would take, and the loss, by which ways can be held against each other; then the kernels that took most, of the last steps under a profiler, and
 how often each ran. All of it is in FOLDER/steps.json.
 
 Ways are ``plain``, ``compiled``, and ``unpadded``, which leaves products of odd sizes to cuBLAS as they are.
@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ def told(row: dict[str, Any], task: Task, job: Job, rate: float | None, options:
     return (
         f"{row['task']} {row['variant']}, {row['way']}: {ms:.3f} ms a step, "
         f"{row['tokens_per_s'] / 1e6:.2f} M tokens/s{share}; {whole.epochs} epochs {minutes:.1f} min; "
-        f"first {len(row['step_ms'])} steps {row['first_epoch_s']:.0f} s"
+        f"first {len(row['step_ms'])} steps {row['first_epoch_s']:.0f} s; loss {mean(row['loss']):.4f}"
     )
 
 
