@@ -119,7 +119,7 @@ def _row(run: GenerationRun, row: Generated, published: Published | None) -> dic
         else "",
         "held": fmt.memory(row.held_bytes) if row.held_bytes is not None else "–",
         "peak": fmt.memory(row.peak_bytes / row.batch) if row.peak_bytes is not None else "–",
-        "share": "–" if share is None else f"{share:.0%}",
+        "share": "–" if share is None else f"{100 * share:.2g}%",
         "check": row.check,
     }
 

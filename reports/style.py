@@ -82,7 +82,8 @@ _MORE_DASHES: tuple[Dash, ...] = (
 
 def backend_looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each backend: mtbench's own have theirs in every report, others take what is left in the
-    order of their names. Past seven, colours come again with markers of their own.
+    order of their names, then what belongs to one that is not there. Past seven, colours come again with
+    markers of their own.
     """
     return _looks(names, _KNOWN)
 
@@ -93,15 +94,18 @@ def variant_looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def _looks(names: Iterable[str], known: tuple[str, ...]) -> dict[str, Look]:
-    looks = dict(zip(known, _LOOKS, strict=False))
+    there = set(names)
+    theirs = dict(zip(known, _LOOKS, strict=False))
     spare = [
         *_LOOKS[len(known) :],
+        *(look for name, look in theirs.items() if name not in there),
         *(
             Look(_LOOKS[i % len(_LOOKS)].color, _MARKERS[(i + i // len(_LOOKS)) % len(_MARKERS)])
             for i in range(len(_LOOKS) * len(_MARKERS))
         ),
     ]
-    others = sorted(set(names) - set(known))
+    others = sorted(there - set(known))
+    looks = {name: look for name, look in theirs.items() if name in there}
     return looks | {name: spare[i % len(spare)] for i, name in enumerate(others)}
 
 

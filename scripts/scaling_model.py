@@ -213,6 +213,8 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
             look = looks[kind]
             style = {"color": look.color, "marker": look.marker, "markersize": 4}
             style |= {"linestyle": "--" if suffix else "-", "markerfacecolor": "none" if suffix else None}
+            if kind == "linear":  # momentum's line lies on it
+                style |= {"linewidth": 4, "markersize": 8, "alpha": 0.45}
             label = f"{kind}, states in log2 steps" if suffix else kind
             upper.plot(devices, [row[f"ms{suffix}"] for row in own], label=label, **style)
             lower.plot(devices, [row[f"efficiency{suffix}"] for row in own], **style)

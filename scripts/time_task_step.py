@@ -6,8 +6,8 @@ captured as a CUDA graph: data, forward, backward, clipping, RAdam. Without ``--
 which four fifths are 0, as in MNIST, and sentences are noise of 3 symbols up to as many as fit. A line a
 variant and way: milliseconds a step by CUDA events, over shapes of batch in the schedule's proportion,
 positions a second, of a decoder their share of what a product of two matrices reaches in the same run, what
-the preset's epochs would take, and the loss, by which ways can be held against each other; then the kernels that took most, of the last steps under a profiler, and
-how often each ran. All of it is in FOLDER/steps.json.
+the preset's epochs would take, and the loss, by which ways can be held against each other; then the kernels
+that took most, of the last steps under a profiler, and how often each ran. All of it is in FOLDER/steps.json.
 
 Ways are ``plain``, ``compiled``, and ``unpadded``, which leaves products of odd sizes to cuBLAS as they are.
 """

@@ -5,7 +5,8 @@ schedule, then those that differ from it in the chunk or in where scores meet th
 the gradients) against those of the float64 oracle on a sample of rows, and the device clock, the L2 flushed,
 beside a copy of the same bytes. All cases' own schedules come first, and FOLDER/schedules.json is written
 after each, so that a limit leaves out what matters least. ``--device cpu`` tries it, by the wall clock.
-``--mode forward --weights "" --states inside`` tries what XLA merges by `chunked.OPTIONS`, which go with it.
+``--mode forward --chunk "" --weights ""`` has each case's own alone, and ``--states apart`` beside it the one
+without `schedules.compiler_options`, which a schedule with states inside has whatever jaxlib is there.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ SHAPES = "8,16,4096,64;1,16,16384,64;8,16,4096,128"
 
 def schedules(case: Case, options: argparse.Namespace) -> list[Any]:
     """The case's own schedule, each that has another chunk or other weights, and all these by `states`."""
-    chunked = import_part("backends.jax.chunked")
-    own = chunked.schedule(case)
+    own = import_part("backends.jax.schedules").schedule(case, merging=True)
     found = [own]
     for chunk in options.chunk:
         length = own.chunk * own.chunks
@@ -83,8 +83,8 @@ class Bench:
         try:
             began = time.perf_counter()
             call = functools.partial(chunked.chunked, case=case, chosen=chosen)
-            merging = chosen.states == "inside" and self.device == "cuda"
-            kernel = jax_kernel(call, case, options=chunked.OPTIONS if merging else None)
+            merging = import_part("backends.jax.schedules").compiler_options(chosen, self.device)
+            kernel = jax_kernel(call, case, options=merging)
             row["compiled_s"] = time.perf_counter() - began
             kernel.load(judge.inputs)
             result = kernel()
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--shape", default=SHAPES, help="batch,heads,seq_len,head_dim; several with ;")
     parser.add_argument("--kind", type=several, default=["linear", "momentum"])
     parser.add_argument("--mode", type=several, default=["forward", "forward_backward"])
-    parser.add_argument("--chunk", type=numbers, default=[64], help="positions of a chunk, besides its own")
+    parser.add_argument("--chunk", type=numbers, default=[64, 128], help="positions, besides its own")
     parser.add_argument("--weights", type=several, default=["apart", "inside", "rounded"])
     parser.add_argument("--states", type=several, default=[], help="apart, inside: each with all of these")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
@@ -132,6 +132,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began, bench = time.perf_counter(), Bench(options.device)
+    print(json.dumps(bench.framework.environment(options.device)), flush=True)
     found: dict[str, dict[str, Any]] = {}
     every = [(number, case) for case in cases(options) for number in range(len(schedules(case, options)))]
     for number, case in sorted(every, key=lambda one: one[0] > 0):

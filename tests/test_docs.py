@@ -18,6 +18,7 @@ import typer.main
 
 import mtbench
 from mtbench.cli import app
+from mtbench.generation.results import GenerationRun
 from mtbench.registry import BUILTIN_BACKENDS
 from mtbench.results import Run, run_kind
 from mtbench.training.results import TrainingRun
@@ -248,6 +249,12 @@ def test_committed_runs_can_be_read(folder: Path) -> None:
         assert {one.status for one in trained} <= {"done", "diverged"}
         assert trained.header["command"][:2] == ["mtbench", "train"]
         assert "host" not in trained.header["environment"]
+        return
+    if run_kind(folder) == "generation":
+        drawn = GenerationRun.load(folder)
+        assert {row.status for row in drawn.rows} == {"ok"}
+        assert drawn.header["command"][:2] == ["mtbench", "generate"]
+        assert "host" not in drawn.header["environment"]
         return
     run = Run.load(folder)
     assert run.measurements

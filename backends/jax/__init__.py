@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from mtbench.backend import (
     ALIKE,
@@ -17,7 +19,7 @@ from mtbench.backend import (
 )
 from mtbench.spec import Case
 
-__all__ = ["BACKEND", "CAVEATS", "JaxBackend"]
+__all__ = ["BACKEND", "CAVEATS", "JaxBackend", "Plan", "plan_of"]
 
 JAX_NN = ("xla", "cudnn")
 """The forms that are jax.nn.dot_product_attention, which has limits of its own."""
@@ -109,31 +111,58 @@ class JaxBackend(DeclaredBackend):
 
     def build(self, case: Case, form: str) -> Kernel:
         """See `Backend.build`."""
-        from mtbench.frameworks import load_framework
+        from mtbench.frameworks.jax import kernel
 
-        function, layout, config = _implementation(case, form)
+        plan = plan_of(case, form)
 
         def call(q: Any, k: Any, v: Any) -> Any:
-            return function(q, k, v, case)
+            return plan.function(q, k, v, case)
 
-        return load_framework("jax").kernel(call, case, layout=layout, config=config)
+        return kernel(call, case, layout=plan.layout, config=plan.config, options=plan.options)
 
 
-def _implementation(case: Case, form: str) -> tuple[AttentionFunction, str, dict[str, Any]]:
-    """The function of a form, the layout of its arrays, and what it chose for this case."""
+class Plan(NamedTuple):
+    """What is compiled for a case in a form."""
+
+    function: AttentionFunction
+    layout: str = "bhnd"
+    config: Mapping[str, Any] = {}
+    """What it chose for this case: it stands in the row."""
+    options: Mapping[str, bool | str] = {}
+    """XLA's, for this program alone."""
+
+
+def plan_of(case: Case, form: str) -> Plan:
+    """The function of a form, the layout of its arrays, what it chose and what it is compiled with."""
     if case.spec.kind == "softmax":
         from . import softmax
 
         if form in JAX_NN:
-            return getattr(softmax, form), "bnhd", {}
+            return Plan(getattr(softmax, form), "bnhd")
         if form == "chunked":
-            return softmax.chunked, "bhnd", {"block": softmax.block_size(case)}
-        return softmax.parallel, "bhnd", {}
-    from . import chunked, linear
-
+            return Plan(softmax.chunked, config={"block": softmax.block_size(case)})
+        return Plan(softmax.parallel)
     if form == "chunked":
-        return chunked.chunked, "bhnd", chunked.schedule(case)._asdict()
-    return getattr(linear, form), "bhnd", {}
+        return _chunked(case)
+    from . import linear
+
+    return Plan(getattr(linear, form))
+
+
+def _chunked(case: Case) -> Plan:
+    """Linear and momentum attention in chunks, in the schedule for a program that has options of its own."""
+    from . import chunked, schedules
+
+    lacking = schedules.MERGING.missing()
+    best = schedules.schedule(case, merging=True)
+    chosen = schedules.schedule(case) if lacking else best
+    options = schedules.compiler_options(chosen, case.device)
+    config: dict[str, Any] = chosen._asdict()
+    if options:
+        config["compiler_options"] = options
+    if chosen != best:
+        config["states_apart_because"] = lacking
+    return Plan(functools.partial(chunked.chunked, chosen=chosen), config=config, options=options)
 
 
 _FORMS = ("parallel", "chunked", "recurrent")

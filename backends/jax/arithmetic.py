@@ -26,6 +26,7 @@ __all__ = [
     "filled",
     "finish",
     "from_state",
+    "fused",
     "join",
     "key_feature",
     "key_scale",

@@ -21,7 +21,7 @@ held transposed, so that a query meets S and P in one product whose result has b
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from mtbench.spec import Case
 
 from .arithmetic import (
-    Weights,
     apart,
     exact,
     filled,
@@ -53,53 +52,10 @@ from .arithmetic import (
     split,
     weighted,
 )
+from .schedules import Schedule, schedule
 from .weights import Float64, decay, growth, output_factor, weight
 
-__all__ = ["OPTIONS", "Schedule", "State", "chunked", "schedule", "walked"]
-
-
-AT_ONCE = 1 << 20
-"""Positions of all batches and heads that a GPU works on in one step. In smaller ones the intermediates would
-lie in its L2, but the kernels are too many and too short: that was slower (docs/results/h100-jax-chunked)."""
-MOST = 1 << 14
-"""Positions a step at most: its chunks' states are put together by a product whose work is the square of
-their number."""
-
-
-class Schedule(NamedTuple):
-    """How the chunks are gone through."""
-
-    chunk: int
-    """C, positions a chunk."""
-    chunks: int
-    """T, those of a step."""
-    weights: Weights = "apart"
-    """Where a chunk's scores meet their weights: see `weighted`."""
-    states: Literal["apart", "inside"] = "apart"
-    """Where keys and queries meet the weights of S and P, and the output its normaliser. Inside the products,
-    in bfloat16, is for a compiler that merges all that into a product's own kernel, as XLA does by `OPTIONS`.
-    No case has it yet: it has not been timed."""
-
-
-OPTIONS = {"xla_gpu_experimental_gemm_fusion_v2": True}
-"""What a schedule whose states are inside is compiled with on a GPU: without, it moves more than apart."""
-
-
-def schedule(case: Case) -> Schedule:
-    """The schedule of a case, by its device and sizes."""
-    if case.device != "cuda":
-        return Schedule(chunk=min(64, case.seq_len), chunks=1)
-    half = case.dtype == "bfloat16"
-    narrow = half and case.spec.causal and not case.spec.beta and max(case.head_dim, case.value_dim) <= 64
-    # In smaller chunks there are more bytes of states and fewer of scores. Measured, the forward and backward
-    # gain where there is one state and it is small, and the forward alone does not at every size.
-    chunk = min(64 if narrow and case.mode == "forward_backward" else 128, case.seq_len)
-    wanted = max(1, min(AT_ONCE // (case.batch * case.heads), MOST) // chunk)
-    weights: Weights = "apart"
-    if half:
-        # Linear attention's are 0 and 1, which bfloat16 has.
-        weights = "inside" if case.spec.beta else "rounded"
-    return Schedule(chunk, min(wanted, -(-case.seq_len // chunk)), weights)
+__all__ = ["State", "chunked", "walked"]
 
 
 class State(NamedTuple):

@@ -14,7 +14,8 @@ from jax import lax
 from mtbench.spec import Case
 
 from ..jax.arithmetic import exact, feature, finish, product, recomputed, rounded
-from ..jax.chunked import Schedule, State, schedule, walked
+from ..jax.chunked import State, walked
+from ..jax.schedules import Schedule, schedule
 from ..jax.weights import decay, growth, output_factor, weight
 
 __all__ = ["AXIS", "spread"]

@@ -29,9 +29,9 @@ more spilled registers than it costs instructions, as read in the compiled kerne
 section 9). dv, alone or with dk, has no mask but the zeros of u(i-j), and would need one."""
 
 COLUMNS = (16, 8, 16)
-"""Of the scan's product with z, by `_width` of head_dim, where a chunk of bfloat16 forgets: at 128 the
+"""Of the scan's product with z, by `_width` of head_dim, where it holds one state in bfloat16: at 128 the
 threads hold 8 rows at once, and z in 8 sums spares 8 registers a thread. That was measured right and faster
-on a card (docs/triton-notebook.md, section 9); head_dim 256, two states and linear attention were not."""
+on a card (docs/triton-notebook.md, section 9); head_dim 256 and two states were not."""
 
 MAX_DIM = 256
 """The largest head_dim and value_dim: a program holds a whole row of q and k in one tile."""
@@ -133,7 +133,7 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
         registers=168 if lean else None, factored=_factored(case, "scan", head_dim),
-        columns=COLUMNS[_width(head_dim)] if _forgets(case) else 16,
+        columns=COLUMNS[_width(head_dim)] if _one_state(case) else 16,
     )  # fmt: skip
 
 
@@ -212,9 +212,9 @@ def _two_states(case: Case) -> bool:
     return case.spec.kind == "momentum" and not forgotten(case.spec.beta, FAST_ROWS, "bf16")
 
 
-def _forgets(case: Case) -> bool:
-    """Whether the scan is one of momentum in bfloat16 that holds S alone in float32."""
-    return _fast(case) and case.spec.kind == "momentum" and case.spec.causal and not _two_states(case)
+def _one_state(case: Case) -> bool:
+    """Whether the scan is one in bfloat16 that holds S alone in float32."""
+    return _fast(case) and case.spec.causal and not _two_states(case)
 
 
 def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from functools import partial
@@ -13,7 +14,9 @@ import pytest
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
-from backends.jax import BACKEND, arithmetic, chunked, linear, softmax, weights  # noqa: E402
+from backends.jax import BACKEND, arithmetic, chunked, linear, plan_of, schedules, softmax, weights  # noqa: E402
+from mtbench.backend import Requirement  # noqa: E402
+from mtbench.frameworks.jax import kernel  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.spec import AttentionSpec, Case  # noqa: E402
 
@@ -181,9 +184,9 @@ def differentiated(function: Any, case: Case) -> Any:
     ("function", "kind"),
     [
         (partial(softmax.chunked, size=32), "softmax"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(32, chunks=3)), "linear"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(7, chunks=5)), "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(7, chunks=1)), "momentum"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(32, chunks=3)), "linear"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(7, chunks=5)), "momentum"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(7, chunks=1)), "momentum"),
     ],
 )
 def test_every_schedule_gives_the_same(function: Any, kind: str, causal: bool) -> None:
@@ -251,7 +254,13 @@ def test_the_future_changes_no_bit_of_the_past(dtype: str) -> None:
 
 @pytest.mark.parametrize(
     ("weights_met", "states_met"),
-    [("apart", "apart"), ("inside", "apart"), ("rounded", "apart"), ("inside", "inside")],
+    [
+        ("apart", "apart"),
+        ("inside", "apart"),
+        ("rounded", "apart"),
+        ("inside", "inside"),
+        ("rounded", "inside"),
+    ],
 )
 @pytest.mark.parametrize(("beta", "chunks"), [(0.0, 3), (0.9, 3), (0.999, 8)])
 def test_the_form_of_a_gpu_in_bfloat16(
@@ -270,22 +279,95 @@ def test_the_form_of_a_gpu_in_bfloat16(
         mode="forward_backward",
     )
     inputs = make_inputs(case)
-    chosen = chunked.Schedule(32, chunks, weights_met, states_met)
+    chosen = schedules.Schedule(32, chunks, weights_met, states_met)
     check(case, differentiated(partial(chunked.chunked, chosen=chosen), case)(inputs), inputs, 1.2e-2)
 
 
+def on_a_gpu(kind: str, **sizes: Any) -> Case:
+    spec = AttentionSpec(kind=kind)  # type: ignore[arg-type]
+    return Case(spec=spec, **{"dtype": "bfloat16", "device": "cuda", "head_dim": 64, **sizes})
+
+
+@pytest.mark.parametrize("kind", ["linear", "momentum"])
+@pytest.mark.parametrize(("seq_len", "dim"), [(301, 128), (513, 64), (70, 64), (64, 64)])
+def test_the_schedules_chosen_for_a_gpu(
+    kind: str, seq_len: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the numbers alone: lengths that no chunk divides, and one of a single chunk."""
+    monkeypatch.setattr(chunked, "mixed", lambda *operands: arithmetic.exact(*operands[:3]))
+    case = on_a_gpu(kind, heads=1, seq_len=seq_len, head_dim=dim)
+    chosen = schedules.schedule(case, merging=True)
+    assert chosen.states == ("inside" if chosen.chunk in (64, 128) else "apart")
+    inputs = make_inputs(case)
+    program = jax.jit(partial(chunked.chunked, case=case, chosen=chosen))
+    check(case, {"o": np.asarray(program(inputs.q, inputs.k, inputs.v))}, inputs)
+
+
 def test_the_schedule_of_a_gpu() -> None:
-    half = Case(dtype="bfloat16", device="cuda", batch=8, heads=16, seq_len=4096)
-    linear_weights = chunked.schedule(half.replace(spec=AttentionSpec(kind="linear"))).weights
-    assert (linear_weights, chunked.schedule(half).weights) == ("rounded", "inside")
-    both = half.replace(spec=AttentionSpec(kind="linear"), mode="forward_backward")
-    assert [(chunked.schedule(x).chunk, chunked.schedule(x).chunks) for x in (half, both)] == [
-        (128, 32),
-        (64, 64),
-    ]
-    assert chunked.schedule(both.replace(head_dim=128)).chunk == 128
-    for other in (half.replace(dtype="float32"), half.replace(dtype="float16"), half.replace(device="cpu")):
-        assert chunked.schedule(other).weights == "apart"
+    short = {"batch": 8, "heads": 16, "seq_len": 4096}
+    long = {"batch": 1, "heads": 16, "seq_len": 16384}
+
+    def chosen(kind: str, merging: bool = True, **sizes: Any) -> tuple[Any, ...]:
+        return tuple(schedules.schedule(on_a_gpu(kind, **sizes), merging=merging))
+
+    assert chosen("linear", **short) == (64, 64, "rounded", "inside")
+    assert chosen("linear", **long) == (128, 128, "rounded", "inside")
+    assert chosen("momentum", **short) == (128, 32, "inside", "inside")
+    assert chosen("momentum", **long) == (128, 128, "inside", "inside")
+    assert chosen("linear", **short, head_dim=128) == (128, 32, "rounded", "inside")
+    assert chosen("linear", merging=False, **short) == (64, 64, "rounded", "apart")
+    for kind in ("linear", "momentum"):
+        for other in (
+            {"mode": "forward_backward"},
+            {"head_dim": 40},
+            {"value_dim": 128},
+            {"seq_len": 50},
+            {"dtype": "float16"},
+        ):
+            assert chosen(kind, **short | other)[3] == "apart", other
+        for dtype in ("float32", "float16"):
+            assert chosen(kind, **short, dtype=dtype)[2] == "apart"
+    assert chosen("momentum", **short | {"seq_len": 100}) == (100, 1, "inside", "apart")
+    assert chosen("linear", **long, mode="forward_backward") == (64, 256, "rounded", "apart")
+    assert chosen("linear", **short, mode="forward_backward", head_dim=128)[0] == 128
+    assert chosen("momentum", **short, device="cpu") == (64, 1, "apart", "apart")
+
+
+def needing(version: str) -> Requirement:
+    return Requirement(distribution="jaxlib", minimum=version)
+
+
+def test_the_options_of_a_program_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that merge go with the schedule that needs them, and with nothing else; the row says so."""
+    monkeypatch.setattr(schedules, "MERGING", needing("0.8"))
+    for kind in ("linear", "momentum"):
+        case = on_a_gpu(kind, seq_len=1024)
+        plan = plan_of(case, "chunked")
+        assert plan.options == {"xla_gpu_experimental_gemm_fusion_v2": True}
+        assert plan.config["compiler_options"] == plan.options
+        assert plan.config["states"] == plan.function.keywords["chosen"].states == "inside"  # type: ignore[attr-defined]
+        json.dumps(plan.config)
+        on_cpu, with_gradients = case.replace(device="cpu"), case.replace(mode="forward_backward")
+        for other, form in ((on_cpu, "chunked"), (with_gradients, "chunked"), (case, "parallel")):
+            plan = plan_of(other, form)
+            assert not plan.options
+            assert plan.config.keys() <= {"chunk", "chunks", "weights", "states"}
+
+
+def test_an_older_jaxlib_keeps_states_apart_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "MERGING", needing("99"))
+    case = on_a_gpu("momentum", seq_len=1024)
+    plan = plan_of(case, "chunked")
+    assert (plan.config["states"], plan.options) == ("apart", {})
+    assert plan.function.keywords["chosen"] == schedules.schedule(case)  # type: ignore[attr-defined]
+    assert plan.config["states_apart_because"].endswith("is older than 99")
+    assert "states_apart_because" not in plan_of(case.replace(mode="forward_backward"), "chunked").config
+
+
+def test_options_reach_the_compiler() -> None:
+    case = Case(spec=AttentionSpec(kind="linear"), heads=1, seq_len=8, head_dim=4)
+    with pytest.raises(Exception, match="No such compile option: 'xla_of_nobody'"):
+        kernel(partial(chunked.chunked, case=case), case, options={"xla_of_nobody": True})
 
 
 def test_feature_map_and_its_derivative() -> None:
@@ -312,7 +394,7 @@ def test_weights_are_exact(beta: float) -> None:
     [
         (softmax.chunked, "softmax"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(128, chunks=4)), "momentum"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(128, chunks=4)), "momentum"),
         (linear.recurrent, "momentum"),
     ],
 )
@@ -340,7 +422,7 @@ def largest(function: Any, case: Case) -> int:
         (linear.parallel, "momentum"),
         (linear.recurrent, "momentum"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(4, chunks=3)), "momentum"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(4, chunks=3)), "momentum"),
     ],
 )
 def test_jit_vmap_and_grad(function: Any, kind: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-from backends.jax import BACKEND, chunked, linear, softmax  # noqa: E402
+from backends.jax import BACKEND, chunked, linear, schedules, softmax  # noqa: E402
 from mtbench.frameworks import MEMORY_WORKERS, load_framework  # noqa: E402
+from mtbench.frameworks.jax import kernel  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
 from mtbench.spec import AttentionSpec, Case  # noqa: E402
 from tests.backends.test_jax import EVERY_FORM, check, phi, run, sum_of_powers  # noqa: E402
@@ -48,6 +49,44 @@ def test_forms(kind: str, form: str, dtype: str) -> None:
             mode="forward_backward",
         )
         check(case, run(case, form, inputs), inputs, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", ["linear", "momentum"])
+@pytest.mark.parametrize(("seq_len", "dim"), [(64, 64), (129, 128), (301, 64), (1000, 128), (2049, 64)])
+def test_states_inside_the_products(kind: str, seq_len: int, dim: int) -> None:
+    """As a program of the backend's has them where XLA merges them."""
+    sizes = {"batch": 2, "heads": 3, "seq_len": seq_len, "head_dim": dim}
+    case, inputs = on_a_card(kind, "chunked", dtype="bfloat16", **sizes)
+    built = BACKEND.build(case, "chunked")
+    assert built.config["states"] == ("apart" if schedules.MERGING.missing() else "inside")
+    check(case, run(case, "chunked", inputs), inputs, TOLERANCE["bfloat16"])
+
+
+@pytest.mark.parametrize("kind", ["linear", "momentum"])
+@pytest.mark.parametrize("chosen", [(128, 3), (64, 2), (32, 1)])
+def test_states_inside_at_dims_that_no_case_has_them_at(kind: str, chosen: tuple[int, int]) -> None:
+    sizes = {"seq_len": 301, "head_dim": 40, "value_dim": 72}
+    case, inputs = on_a_card(kind, "chunked", heads=3, dtype="bfloat16", **sizes)
+    inside = schedules.Schedule(*chosen, schedules.schedule(case).weights, "inside")
+    options = schedules.compiler_options(inside, "cuda")
+    built = kernel(partial(chunked.chunked, case=case, chosen=inside), case, options=options)
+    built.load(inputs)
+    check(case, dict(built.outputs(built())), inputs, TOLERANCE["bfloat16"])
+
+
+@pytest.mark.parametrize("kind", ["linear", "momentum"])
+def test_the_option_merges_kernels(kind: str) -> None:
+    case, _ = on_a_card(kind, "chunked", batch=2, heads=16, seq_len=4096, head_dim=64, dtype="bfloat16")
+    inside = schedules.schedule(case, merging=True)
+
+    def kernels(options: dict[str, bool | str]) -> int:
+        built: Any = kernel(partial(chunked.chunked, case=case, chosen=inside), case, options=options)
+        text = built.compiled.as_text()
+        return sum(
+            " fusion(" in line or " custom-call(" in line for line in text[text.index("ENTRY ") :].split("\n")
+        )
+
+    assert kernels(schedules.compiler_options(inside, "cuda")) < kernels({})
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -121,7 +160,7 @@ def test_a_long_sequence(dtype: str) -> None:
         (linear.parallel, "momentum"),
         (linear.recurrent, "momentum"),
         (chunked.chunked, "momentum"),
-        (partial(chunked.chunked, chosen=chunked.Schedule(64, chunks=1)), "momentum"),
+        (partial(chunked.chunked, chosen=schedules.Schedule(64, chunks=1)), "momentum"),
     ],
 )
 def test_float32_is_not_tf32(function: Any, kind: str) -> None:

@@ -204,7 +204,7 @@ def test_what_momentum_s_kernels_are_made_of(
     assert plan.config["factored"] == factored[0]
     assert plan.tiles.groups == groups
     linear = plans.make_plan(case.replace(spec=AttentionSpec(kind="linear")), "cpu")
-    assert linear.tiles.groups == 16
+    assert linear.tiles.groups == (8 if (dtype, dim) == ("bfloat16", 128) else 16)
 
 
 @pytest.mark.parametrize(

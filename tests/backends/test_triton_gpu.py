@@ -168,15 +168,18 @@ EIGHT = [
 ]
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("kind", "beta"),
+    [("linear", 0.9), ("momentum", 0.0), ("momentum", 0.3), ("momentum", 0.5), ("momentum", 0.9)],
+)
 @pytest.mark.parametrize("size", EIGHT)
-def test_the_sum_of_the_keys_in_8_columns(size: Any, beta: float) -> None:
+def test_the_sum_of_the_keys_in_8_columns(size: Any, kind: Any, beta: float) -> None:
     """The one kernel that multiplies by mma and by wgmma: such a one was wrong on a card before. What it
     makes of z is judged by itself, and every call has to give the same bits, which a race would not."""
     launch, plans = (import_part(f"backends.triton.{name}") for name in ("launch", "plan"))
     launch.enter("cuda")
     *sizes, lengths = size
-    case = a_case("momentum", True, tuple(sizes), "bfloat16", beta=beta).replace(lengths=lengths)
+    case = a_case(kind, True, tuple(sizes), "bfloat16", beta=beta).replace(lengths=lengths)
     inputs = make_inputs(case)
     assert plans.make_plan(case, "cuda").tiles.groups == 8
     check(case, inputs)

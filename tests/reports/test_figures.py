@@ -16,7 +16,7 @@ from mtbench.results import Agreement
 from mtbench.spec import ATTENTIONS
 from reports.drawing import draw
 from reports.plan import plan_figures
-from reports.style import backend_looks, form_dashes
+from reports.style import backend_looks, form_dashes, variant_looks
 from reports.svg import inline_svg
 
 
@@ -154,7 +154,12 @@ def test_one_size_and_narrow_ranges_are_drawn(row):
 @pytest.mark.parametrize("count", [1, 7, 30])
 def test_looks_differ(count):
     looks = backend_looks([f"b{i}" for i in range(count)])
-    assert len(set(looks.values())) == len(looks)
+    assert len(set(looks.values())) == len(looks) == count
+
+
+def test_a_colour_whose_owner_is_not_there_is_taken_before_another_s():
+    looks = variant_looks(["softmax", "linear", "momentum", "linear-bare", "momentum-bare"])
+    assert len({look.color for look in looks.values()}) == len(looks)
 
 
 def test_each_form_of_the_built_in_backends_has_a_line_of_its_own():

@@ -1,17 +1,17 @@
-"""What scripts/scale_gpus.py does with a task that fails."""
+"""What scripts/scale_rank.py does with a task that fails."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts import scale_gpus
+from scripts import scale_rank
 
 
 def test_a_failure_of_all_ranks_is_told_from_that_of_one(tmp_path: Path) -> None:
     def ask(number: int, rank: int, ranks: int) -> bool:
         return bool(
-            scale_gpus.failed_alike(f"{tmp_path}/meet-{number}", rank, ranks, 2.0 if ranks < 3 else 0.1)
+            scale_rank.failed_alike(f"{tmp_path}/meet-{number}", rank, ranks, 2.0 if ranks < 3 else 0.1)
         )
 
     with ThreadPoolExecutor(3) as pool:
