@@ -42,7 +42,7 @@ def _side(profile: Profile) -> dict[str, Any]:
         "wall": fmt.duration(profile.wall_ms),
         "device": fmt.duration(profile.device_ms),
         "memory": fmt.memory(profile.row.peak_memory_bytes),
-        "launches": fmt.number(profile.traced.launches) if profile.traced else fmt.NOTHING,
+        "launches": f"{profile.traced.launches:g}" if profile.traced else fmt.NOTHING,
     }
 
 

@@ -21,6 +21,8 @@ LEAST_DRAWN = 0.001
 """Of the width: what is narrower is not drawn."""
 MOST_LANES = 8
 COLORS = ("var(--blue)", "var(--orange)", "var(--green)", "var(--purple)", "var(--sky)", "var(--vermilion)")
+EDGE = 0.06
+"""Of the width, in which a word in the middle of its place would be cut."""
 COURSE = 150
 ROOF = 260
 
@@ -142,8 +144,9 @@ def roofline_figure(profile: Profile, product: float, points: Sequence[tuple[str
     inner.path(d, kind="line")
     for exponent in range(math.ceil(math.log10(left)), math.floor(math.log10(right)) + 1):
         inner.path(f"M{place(x(10.0**exponent) * WIDTH)},0V{ROOF}", kind="grid")
-        words = number(10.0**exponent, 1)
-        root.write(f"{words} FLOP/byte", x=percent(x(10.0**exponent)), y=ROOF + 18, text_anchor="middle")
+        words, at = f"{number(10.0**exponent, 1)} FLOP/byte", x(10.0**exponent)
+        anchor = "start" if at < EDGE else "end" if at > 1 - EDGE else "middle"
+        root.write(words, x=percent(at), y=ROOF + 18, text_anchor=anchor)
     for exponent in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1):
         inner.path(f"M0,{place(y(10.0**exponent))}H{WIDTH}", kind="grid")
         root.write(flop_rate(10.0**exponent), x=2, y=place(y(10.0**exponent) - 3))

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mtbench.floor import SAME_UNITS, floor_bytes
-from mtbench.profile.record import Kernel, Made, Operator, Profile, read_profile
+from mtbench.profile.record import (
+    RESIDENT_METHOD,
+    Kernel,
+    Made,
+    MemoryCourse,
+    Operator,
+    Profile,
+    read_profile,
+)
 from mtbench.work import operations
 
 from . import format as fmt
@@ -71,7 +79,7 @@ def profile_html(profile: Profile) -> str:
         counter_names=COUNTED,
         operators=[_operator(operator) for operator in operators[:MOST_LINES]],
         more=max(0, len(kernels or operators) - MOST_LINES),
-        courses=[(course, memory_figure(course, row.peak_memory_bytes)) for course in courses],
+        courses=[(course, memory_figure(course, _swept(profile, course))) for course in courses],
         blocks=[course for course in profile.memory if course.at_peak],
         flame=flame_figure(profile.flame) if profile.flame else "",
         counters=_counters(profile.counters),
@@ -162,6 +170,12 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> dict[str, Any]:
         "spilled": fmt.memory(kernel.spilled_bytes),
         "counters": told,
     }
+
+
+def _swept(profile: Profile, course: MemoryCourse) -> int | None:
+    """The sweep's own peak, where it is of the memory whose course that is."""
+    ours = course.method != RESIDENT_METHOD or profile.row.case.device == "cpu"
+    return profile.row.peak_memory_bytes if ours else None
 
 
 def _operator(operator: Operator) -> dict[str, str]:

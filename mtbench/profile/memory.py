@@ -14,7 +14,7 @@ from typing import Any
 from mtbench.backend import Kernel
 from mtbench.frameworks.profiling import CALL
 from mtbench.measure.memory import returning_memory
-from mtbench.profile.record import Block, MemoryCourse
+from mtbench.profile.record import RESIDENT_METHOD, Block, MemoryCourse
 
 __all__ = ["course", "planned", "resident_course"]
 
@@ -26,7 +26,6 @@ PLANNED = re.compile(r"^ *[\d.]+[KMG]?i?B\( *\d+%\); *([\d.]+)([KMG]?i?B); *\d+;
 """A line of the report: what all so far have, the size, the offset, how many arrays, and their shapes."""
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MOST_SHAPES = 160
-RESIDENT_METHOD = "resident set of the process, looked at every millisecond"
 MOST_BLOCKS = 12
 MOST_POINTS = 4000
 STACK = 6

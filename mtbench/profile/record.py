@@ -18,6 +18,7 @@ from mtbench.results import Measurement
 
 __all__ = [
     "FILE",
+    "RESIDENT_METHOD",
     "SCHEMA_VERSION",
     "Block",
     "Bound",
@@ -38,6 +39,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 FILE = "profile.json"
+RESIDENT_METHOD = "resident set of the process, looked at every millisecond"
 
 
 @dataclass(frozen=True, kw_only=True)
