@@ -327,11 +327,12 @@ def loaded(case: Case, inputs: Inputs) -> tuple[Any, list[Any]]:
 
 
 @DTYPES
+@pytest.mark.parametrize("n", [300, 50])
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
-def test_tensors_that_begin_anywhere(kind: Any, causal: bool, dtype: Any) -> None:
-    """Pieces of flat buffers. A kernel compiled for tensors that begin at multiples of 16 bytes faults there;
-    and the launches of those that do go on with it."""
-    case = a_case(kind, causal, (1, 2, 300, 64, 64), dtype).replace(mode="forward_backward")
+def test_tensors_that_begin_anywhere(kind: Any, causal: bool, n: int, dtype: Any) -> None:
+    """Pieces of flat buffers, and short ones for the parallel form. A kernel compiled for tensors that begin
+    at multiples of 16 bytes faults there; and the launches of those that do go on with it."""
+    case = a_case(kind, causal, (1, 2, n, 64, 64), dtype).replace(mode="forward_backward")
     kernel, tensors = loaded(case, make_inputs(case))
     wanted = called(kernel, tensors)
     for moved in ((0,), (1, 2), (3,), (0, 1, 2, 3)):
@@ -357,9 +358,10 @@ def off(x: Any) -> Any:
     return flat.view(x.shape).copy_(x.detach()).requires_grad_(x.requires_grad)
 
 
+@pytest.mark.parametrize("n", [700, 50])
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
-def test_a_cuda_graph_holds_a_call_with_its_backward(kind: Any, causal: bool) -> None:
-    case = a_case(kind, causal, (1, 2, 700, 64, 64), "bfloat16").replace(mode="forward_backward")
+def test_a_cuda_graph_holds_a_call_with_its_backward(kind: Any, causal: bool, n: int) -> None:
+    case = a_case(kind, causal, (1, 2, n, 64, 64), "bfloat16").replace(mode="forward_backward")
     kernel, tensors = loaded(case, make_inputs(case))
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
