@@ -19,6 +19,16 @@ pytestmark = pytest.mark.triton
 
 Launches = dict[str, list[dict[str, Any]]]
 
+FIRST = ("aligned", "q is not aligned", "another shape", "lengths")
+"""Calls of short sequences that each are other kernels."""
+AGAIN = {
+    "aligned again": "aligned",
+    "q is not aligned again": "q is not aligned",
+    "aligned at last": "aligned",
+    "other lengths": "lengths",
+}
+"""Calls whose kernels an earlier one has found."""
+
 
 def run(*words: str) -> str:
     """What a program prints, in a process of its own: in this one the kernels may be loaded for the
@@ -60,7 +70,7 @@ def bound(launches: list[dict[str, Any]]) -> list[str]:
 
 def test_what_is_started_is_what_triton_starts(launches: Launches) -> None:
     every = [one for some in launches.values() for one in some]
-    assert len(every) == 82
+    assert len(every) == 84
     for one in every:
         assert one["alike"], one
 
@@ -102,18 +112,15 @@ def test_another_shape_and_lengths(launches: Launches) -> None:
 
 def test_short_sequences(launches: Launches) -> None:
     """The parallel form's kernels likewise; its backward is one launch, or one by queries and one by keys."""
-    first, other = launches["short"], launches["short, q is not aligned"]
-    assert [one["kernel"] for one in first] == bound(first) == ["parallel", "parallel_gradients"]
-    assert bound(other) == bound(first)
-    for way in ("short again", "short, aligned at last"):
-        assert not bound(launches[way])
-        assert functions(launches[way]) == functions(first)
-    two, lengths = launches["short, back in two launches"], launches["short, lengths"]
-    assert bound(two) == ["parallel", "parallel_gradients", "parallel_gradients"]
-    assert bound(lengths) == bound(first)
-    assert len(set(functions([*first, *other, *two, *lengths]))) == 9
-    assert not bound(launches["short, other lengths"])
-    assert functions(launches["short, other lengths"]) == functions(lengths)
+    found = {name: launches[f"short, {name}"] for name in FIRST}
+    back = "parallel_gradients"
+    assert [bound(some) for some in found.values()] == [
+        *(["parallel", back], ["parallel", back], ["parallel", back, back], ["parallel", back]),
+    ]  # fmt: skip
+    assert len({function for some in found.values() for function in functions(some)}) == 9
+    for name, first in AGAIN.items():
+        assert not bound(launches[f"short, {name}"])
+        assert functions(launches[f"short, {name}"]) == functions(found[first])
 
 
 def test_a_dtype_a_device_and_a_switch_of_triton_are_other_kernels(launches: Launches) -> None:
