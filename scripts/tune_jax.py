@@ -47,6 +47,13 @@ def schedules(case: Case, options: argparse.Namespace) -> list[Any]:
     return list(dict.fromkeys(found))
 
 
+def device_ms(kernel: Any, framework: Any) -> float:
+    """The median of the device clock."""
+    warm_up(kernel, SAMPLING)
+    found = device_samples(kernel, lambda: framework.flush_cache("cuda"), SAMPLING)
+    return float(found[0].median)
+
+
 class Bench:
     """What the schedules of all cases share."""
 
@@ -62,9 +69,9 @@ class Bench:
 
     def milliseconds(self, kernel: Any) -> float:
         """The median of the device clock, or on a CPU of the wall clock."""
-        warm_up(kernel, SAMPLING)
         if self.device == "cuda":
-            return float(device_samples(kernel, self._flush, SAMPLING)[0].median)
+            return device_ms(kernel, self.framework)
+        warm_up(kernel, SAMPLING)
         return float(wall_samples(kernel, self._flush, SAMPLING)[0].median)
 
     def floor_ms(self, case: Case) -> float:
