@@ -273,8 +273,8 @@ def _samples(run: TrainingRun) -> list[dict[str, Any]]:
 
 def _beside(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What a training had beside it."""
-    told = {"side by side": plan.get("parallel"), "GPUs": plan.get("gpus", 1)}
-    return told if told["GPUs"] != 1 else {"side by side": told["side by side"]}
+    gpus = plan.get("gpus", 1)  # older runs do not say
+    return {"side by side": plan.get("parallel"), **({"GPUs": gpus} if gpus != 1 else {})}
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -24,12 +24,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mtbench import AttentionSpec, Case  # noqa: E402
+from mtbench import Case  # noqa: E402
 from mtbench.profile.against import against_of  # noqa: E402
 from mtbench.profile.command import make_profile  # noqa: E402
 from mtbench.profile.record import Profile  # noqa: E402
 from mtbench.profile.target import target_of  # noqa: E402
 from mtbench.registry import import_part  # noqa: E402
+from scripts.tune_triton import the_case  # noqa: E402
 
 CHOSEN = {
     "cuda": (
@@ -102,17 +103,8 @@ def main() -> int:
 
 def case_of(kind: str, options: argparse.Namespace) -> Case:
     """What is profiled of an attention."""
-    batch, heads, n, dim = (int(size) for size in options.shape.split(","))
-    return Case(
-        spec=AttentionSpec(kind=kind),  # type: ignore[arg-type]
-        batch=batch,
-        heads=heads,
-        seq_len=n,
-        head_dim=dim,
-        dtype="bfloat16" if options.device == "cuda" else "float32",
-        device=options.device,
-        mode=options.mode,
-    )
+    case = the_case(options.shape, kind, options.mode, options.device)
+    return case if options.device == "cuda" else case.replace(dtype="float32")
 
 
 def keep(rows: list[dict[str, Any]], work: Path, options: argparse.Namespace) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mtbench import AttentionSpec, Case  # noqa: E402
+from mtbench import Case  # noqa: E402
 from mtbench.frameworks import load_framework  # noqa: E402
 from mtbench.inputs import make_inputs  # noqa: E402
 from mtbench.measure.agreement import Judge  # noqa: E402
 from mtbench.measure.clocks import Sampling, device_samples, wall_samples, warm_up  # noqa: E402
 from mtbench.registry import import_part  # noqa: E402
+from scripts.tune_triton import the_case  # noqa: E402
 
 SAMPLING = Sampling(least=20, least_s=0.05, limit_s=0.15, warmup_s=0.01)
 SHAPES = "8,16,4096,64;1,16,16384,64;8,16,4096,128"
@@ -109,17 +110,7 @@ class Bench:
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     """By mode first: the forward of every shape is tried before a backward is."""
     for mode, shape, kind in itertools.product(options.mode, options.shape.split(";"), options.kind):
-        batch, heads, n, dim = (int(x) for x in shape.split(","))
-        yield Case(
-            spec=AttentionSpec(kind=kind),
-            dtype="bfloat16",
-            device=options.device,
-            mode=mode,
-            batch=batch,
-            heads=heads,
-            seq_len=n,
-            head_dim=dim,
-        )
+        yield the_case(shape, kind, mode, options.device)
 
 
 def main() -> None:

@@ -216,6 +216,15 @@ def test_what_momentum_s_kernels_are_made_of(
     assert linear.tiles.groups == (8 if (dtype, dim) == ("bfloat16", 128) else 16)
 
 
+def test_the_powers_reach_as_far_as_the_longest_chunk_of_any_kernel() -> None:
+    plans = import_part("backends.triton.plan")
+    case = Case(spec=AttentionSpec(beta=0.1), seq_len=300, head_dim=128, dtype="bfloat16")
+    own = plans.make_plan(case, "cpu")
+    longer = tuple(replace(tiles, rows=128, keys=128) for tiles in own.gradient_tiles)
+    assert len(own.b) < 128
+    assert len(plans.make_plan(case, "cpu", gradient_tiles=longer).b) >= 128
+
+
 @pytest.mark.parametrize(
     ("n", "segments", "dims", "beta", "factored", "lengths"),
     [
