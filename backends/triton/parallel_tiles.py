@@ -66,9 +66,13 @@ def _tiles(case: Case, rows: int, keys: int, tf32: bool) -> Tiles:
         columns, warps = 16, 4 if rows * keys <= 32 * 32 else 8
     elif not fast(case):
         columns, warps = 16, 2
+    elif min(rows, keys) < WARP_GROUP:
+        columns, warps = 32, 2
     else:
-        columns, warps = (64, 4) if min(rows, keys) >= WARP_GROUP else (32, 2)
+        columns, warps = 64, 4
+    # With 32 columns a wgmma by the transposed scores gave a wrong dk on a card (Triton 3.6).
+    least = 64 if warps == 4 and fast(case) else 1
     return Tiles(
-        rows=rows, keys=keys, head_dim=min(columns, padded(case.head_dim)),
-        value_dim=min(columns, padded(case.value_dim)), value_blocks=1, warps=warps, stages=1,
+        rows=rows, keys=keys, head_dim=max(least, min(columns, padded(case.head_dim))),
+        value_dim=max(least, min(columns, padded(case.value_dim))), value_blocks=1, warps=warps, stages=1,
     )  # fmt: skip
