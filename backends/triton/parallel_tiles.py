@@ -1,5 +1,5 @@
-"""Which cases the parallel form takes, and its block sizes. They were chosen by counting instructions and
-registers in the compiled kernels (docs/triton-notebook.md, section 10), not yet on a card."""
+"""Which cases the parallel form takes, and its block sizes: these were chosen by counting instructions and
+registers in the compiled kernels, the border by timing both forms (docs/triton-notebook.md, section 10)."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ def _tiles(case: Case, rows: int, keys: int, tf32: bool) -> Tiles:
     cores an operand's whole summed dimension.
 
     With 2 warps every product is an mma, whose operands lie in registers: see `ragged` in tiles.py. A wgmma's
-    operand has 64 columns, as all of its kernels have.
+    operand has 64 columns, as all of its kernels have, be they more than the head's: with 32, dk was wrong
+    on a Hopper (docs/triton-notebook.md, section 10).
     """
+    least = 1
     if case.dtype == "float32" and not tf32:
         columns, warps = 16, 4 if rows * keys <= 32 * 32 else 8
     elif not fast(case):
@@ -69,9 +71,7 @@ def _tiles(case: Case, rows: int, keys: int, tf32: bool) -> Tiles:
     elif min(rows, keys) < WARP_GROUP:
         columns, warps = 32, 2
     else:
-        columns, warps = 64, 4
-    # With 32 columns a wgmma by the transposed scores gave a wrong dk on a card (Triton 3.6).
-    least = 64 if warps == 4 and fast(case) else 1
+        columns, warps, least = 64, 4, 64
     return Tiles(
         rows=rows, keys=keys, head_dim=max(least, min(columns, padded(case.head_dim))),
         value_dim=max(least, min(columns, padded(case.value_dim))), value_blocks=1, warps=warps, stages=1,

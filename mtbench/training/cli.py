@@ -121,7 +121,9 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with the run in this folder, as it was asked for; with --time-limit and --gpus alone."),
+        typer.Option(
+            help="Go on with the run in this folder, as it was asked for; with --time-limit and --gpus alone."
+        ),
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:

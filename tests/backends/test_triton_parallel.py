@@ -91,6 +91,18 @@ def test_what_takes_the_parallel_form() -> None:
         assert plan.config.get("parallel", False) == parallel
 
 
+@pytest.mark.parametrize("n", [1, 33, 64])
+@pytest.mark.parametrize("dims", [(8, 128), (32, 32), (64, 16), (128, 128)])
+def test_a_wgmma_has_64_columns(dims: tuple[int, int], n: int) -> None:
+    """Of a product of 64 rows by 4 warps in bfloat16: with 32, dk was wrong on a Hopper."""
+    case = a_case("linear", False, n, n, dims, None, dtype="bfloat16", mode="forward_backward")
+    plan = made_of(case)
+    for tiles in (plan.tiles, *plan.gradient_tiles):
+        wide = min(tiles.rows, tiles.keys) == 64
+        assert tiles.warps == (4 if wide else 2)
+        assert min(tiles.head_dim, tiles.value_dim) >= 64 or not wide
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("beta", [0.0, 1e-30, 0.1, 0.999, 1 - 1e-9])
 def test_any_momentum(beta: float, causal: bool) -> None:
