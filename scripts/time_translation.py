@@ -17,6 +17,7 @@ It prints a line a length, and ends with the length from which on each is faster
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -91,6 +92,7 @@ def rounds_of(what: str, job: Job) -> Callable[[], float]:
     from mtbench.training.step import Stepper
     from mtbench.training.trainer import attention_by
     from mtbench.transformer.generation import translate
+    from mtbench.transformer.held import in_bfloat16
 
     device, attend = torch.device(job.kernels.device), attention_by(job.kernels)
     task = WRITTEN if what == "write" else REFINED
@@ -117,7 +119,7 @@ def rounds_of(what: str, job: Job) -> Callable[[], float]:
     def decode() -> float:
         began = wait()
         half = job.kernels.precision == "bfloat16"
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.no_grad(), in_bfloat16(model, device.type) if half else contextlib.nullcontext():
             if what == "refine":
                 model.translated(source, lengths, width, TIMES)
             else:

@@ -2,9 +2,10 @@
 
 ``python scripts/triton_instructions.py --shape "1,16,16384,64;8,16,4096,128" --mode forward --json FILE``
 
-For each kernel of causal linear and momentum attention in bfloat16: registers, spills, and for every loop its
-instructions by class and the issue cycles that 64 positions take an SM whose four schedulers issue one
-instruction each in every cycle. A Hopper of 132 SMs at 1.75 GHz and 3.05 TB/s moves 64 positions of q, k, v
+For each kernel of linear and momentum attention in bfloat16, causal or not (`--mask`): registers, spills, all
+instructions, and for every loop those by class and the issue cycles that 64 positions take an SM whose four
+schedulers issue one instruction each in every cycle; a loop of the parallel form takes columns in turn, not
+positions. A Hopper of 132 SMs at 1.75 GHz and 3.05 TB/s moves 64 positions of q, k, v
 and o, head_dim 64 and bfloat16, in some 2480 cycles an SM: a kernel near that is bound by its instructions.
 """
 
@@ -40,13 +41,13 @@ CLASSES = {
     "integer": r"IMAD|IADD|LEA|SHF|MOV|VIADD|IMNMX",
     "barrier": r"BAR|WARPSYNC|DEPBAR|WARPGROUP",
 }
-SHORTEST = 60
+SHORTEST = 50
 """Instructions of a loop that counts: shorter ones wait for something."""
 SCHEDULERS = 4
 
 
-def loops(sass: str) -> list[Counter[str]]:
-    """The instructions by class of every loop in a disassembly, in its order."""
+def loops(sass: str) -> tuple[int, list[Counter[str]]]:
+    """How many instructions a disassembly has, and those by class of every loop, in its order."""
     operations: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
     for line in sass.splitlines():
@@ -60,7 +61,7 @@ def loops(sass: str) -> list[Counter[str]]:
         start = labels.get(target.group(1), end) if target else end
         if end - start >= SHORTEST:
             counted.append(Counter(_class(operation) for operation, _ in operations[start : end + 1]))
-    return counted
+    return len(operations), counted
 
 
 def _class(operation: str) -> str:
@@ -90,39 +91,46 @@ def main() -> None:
     )
     parser.add_argument("--kind", default="linear,momentum")
     parser.add_argument("--mode", default="forward_backward", help="or forward; both with , between them")
+    parser.add_argument("--mask", default="causal", help="or full; both with , between them")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     aot = import_part("backends.triton.aot")
     found: list[dict[str, Any]] = []
     for kind in options.kind.split(","):
-        for mode, shape in itertools.product(options.mode.split(","), options.shape.split(";")):
-            spec = AttentionSpec(kind=kind)
+        for mode, mask, shape in itertools.product(
+            options.mode.split(","), options.mask.split(","), options.shape.split(";")
+        ):
+            spec = AttentionSpec(kind=kind, causal=mask == "causal")
             batch, heads, seq_len, head_dim = (int(x) for x in shape.split(","))
             sizes: dict[str, Any] = {
                 "batch": batch, "heads": heads, "seq_len": seq_len, "head_dim": head_dim
             }  # fmt: skip
             case = Case(spec=spec, dtype="bfloat16", device="cuda", mode=mode, **sizes)
             for kernel, cubin in aot.compiled(case):
-                for loop in loops(disassembled(cubin)):
+                instructions, found_loops = loops(disassembled(cubin))
+                for loop in found_loops:
                     cycles = loop.total() * kernel.warps / SCHEDULERS * 64 / (kernel.rows or 64)
                     row = {
                         "kind": kind,
                         **sizes,
                         "mode": mode,
+                        "mask": mask,
                         "kernel": kernel.kernel,
                         "rows": kernel.rows,
                         "warps": kernel.warps,
                         "registers": kernel.registers,
                         "spilled_bytes": kernel.stack_bytes,
+                        "instructions": instructions,
                         "loop": loop.total(),
                         "issue_cycles_for_64_rows": cycles if kernel.rows else None,
                         "by_class": dict(loop),
                     }
                     found.append(row)
                     print(
-                        f"{kind} {mode} {shape} {kernel.kernel}: {kernel.warps} warps of {kernel.rows} rows, "
-                        f"{kernel.registers} registers, {kernel.stack_bytes} bytes spilled, loop of "
-                        f"{loop.total()} with {loop['spill']} of spills, "
+                        f"{kind} {mode} {mask} {shape} {kernel.kernel}: {kernel.warps} warps of "
+                        f"{kernel.rows} rows, {kernel.registers} registers, {kernel.stack_bytes} bytes "
+                        f"spilled, {instructions} instructions, "
+                        f"loop of {loop.total()} with {loop['spill']} of spills, "
                         f"{row['issue_cycles_for_64_rows']} issue cycles for 64 rows"
                     )
     if options.json:

@@ -1,4 +1,4 @@
-"""The Triton kernels of linear and momentum attention in many tile sizes, each checked and timed.
+"""The chunked Triton kernels of linear and momentum attention in many tile sizes, each checked and timed.
 
 ``python scripts/tune_triton.py --shape "8,16,4096,64;1,16,16384,64" --kind linear,momentum --json FILE`` on a
 machine with a GPU. All choices are compiled first, in as many processes as there are cores; then each is run
@@ -74,7 +74,7 @@ def backward_choices(case: Case, options: argparse.Namespace) -> Iterator[tuple[
     if case.mode == "forward" or not options.backward:
         return
     plans = import_part("backends.triton.plan")
-    by_queries, *by_keys = plans.make_plan(case, "cpu").gradient_tiles
+    by_queries, *by_keys = plans.make_plan(case, "cpu", parallel=False).gradient_tiles
     for choice in options.backward.split(";"):
         sizes, *rest = choice.split(",")
         own, other = (int(x) for x in (sizes.split("/") * 2)[:2])
@@ -108,7 +108,8 @@ def plan_of(case: Case, tiles: Any, segments: int, backward: tuple[Any, ...] | N
 
     processors = torch.cuda.get_device_properties(0).multi_processor_count
     make_plan = import_part("backends.triton.plan").make_plan
-    return make_plan(case, "cuda", processors, tiles=tiles, segments=segments, gradient_tiles=backward)
+    sizes: dict[str, Any] = {"tiles": tiles, "segments": segments, "gradient_tiles": backward}
+    return make_plan(case, "cuda", processors, parallel=False, **sizes)
 
 
 def after(row: dict[str, Any]) -> str:
@@ -131,11 +132,11 @@ def the_cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
-def forward_of(case: Case, options: argparse.Namespace) -> Any:
+def forward_of(plan: Any, options: argparse.Namespace) -> Any:
     """What computes the output: the backend's own choice, or a module of it by name."""
     if options.kernel:
         return import_part(f"backends.triton.{options.kernel}").attention
-    return import_part("backends.triton").kernels_of(case)[0]
+    return import_part("backends.triton").kernels_of(plan)[0]
 
 
 def compile_part(options: argparse.Namespace) -> None:
@@ -149,9 +150,9 @@ def compile_part(options: argparse.Namespace) -> None:
         try:
             package = import_part("backends.triton")
             if case.mode == "forward":
-                forward_of(case, options)(plan, launch.compile_only, *package.shapes_of(case))
+                forward_of(plan, options)(plan, launch.compile_only, *package.shapes_of(case))
             else:
-                package.compile_all(case, plan, launch.compile_only)
+                package.compile_all(plan, launch.compile_only)
         except Exception as error:  # noqa: BLE001  (it is reported where it is run)
             print(f"{choice}: {error!r:.200}", file=sys.stderr)
 
@@ -181,7 +182,6 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
     launch = import_part("backends.triton.launch")
     inputs = make_inputs(case)
     judge = Judge(case, inputs)
-    attention, gradients = forward_of(case, options), package.kernels_of(case)[1]
     copy = framework.kernel(lambda q, k, v: (q.clone(), k.clone())[0], case.replace(mode="forward"))
     copy.load(inputs)
     floor = timed(copy, framework)["device_ms"]
@@ -191,6 +191,7 @@ def tuned(case: Case, options: argparse.Namespace, framework: Any) -> dict[str, 
     found = []
     for tiles, segments, backward in choices(case, options):
         plan = plan_of(case, tiles, segments, backward)
+        attention, gradients = forward_of(plan, options), package.kernels_of(plan)[1]
         row: dict[str, Any] = {"tiles": asdict(tiles), "segments": plan.queries.segments}
         if backward:
             row["backward"] = [asdict(t) for t in backward]

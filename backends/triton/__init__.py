@@ -1,5 +1,6 @@
 """Triton kernels: flash-style softmax, and linear and momentum attention with map, weights and normaliser
-fused into the chunked form. Importing it loads neither torch nor triton.
+fused into the chunked form, of short sequences into the parallel one. Importing it loads neither torch nor
+triton.
 """
 
 from __future__ import annotations
@@ -29,25 +30,28 @@ from .tiles import MAX_DIM
 __all__ = ["BACKEND", "TritonBackend"]
 
 
-def kernels_of(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What computes a case and its gradients. The first call settles how the kernels run: `enter` first."""
-    if case.spec.kind == "softmax":
+def kernels_of(plan: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What computes a plan's case and its gradients."""
+    spec = plan.case.spec
+    if spec.kind == "softmax":
         forward, backward = "softmax", "softmax_gradients"
+    elif plan.parallel:
+        forward, backward = "parallel", "parallel_gradients"
     else:
-        forward, backward = "scan" if case.spec.causal else "full", "gradients"
+        forward, backward = "scan" if spec.causal else "full", "gradients"
     return (
         importlib.import_module(f"{__name__}.{forward}").attention,
         importlib.import_module(f"{__name__}.{backward}").gradients,
     )
 
 
-def compile_all(case: Case, plan: Any, launch: Launch) -> None:
-    """Hands `launch` every kernel of a call of the case, on tensors without data."""
+def compile_all(plan: Any, launch: Launch) -> None:
+    """Hands `launch` every kernel of a call of the plan's case, on tensors without data."""
     import torch
 
-    attention, gradients = kernels_of(case)
-    q, k, v = shapes_of(case)
-    backward = case.mode == "forward_backward"
+    attention, gradients = kernels_of(plan)
+    q, k, v = shapes_of(plan.case)
+    backward = plan.case.mode == "forward_backward"
     o, kept = attention(plan, launch, q, k, v, keep=backward)
     if backward:
         gradients(plan, launch, q, k, v, o, torch.empty_like(o), *kept)
@@ -87,7 +91,6 @@ class TritonBackend(DeclaredBackend):
         enter(case.device)
         plans = importlib.import_module(f"{__name__}.plan")
         tf32 = form.endswith(TF32)
-        attention, gradients = kernels_of(case)
         if case.device == "cpu":
             plan = plans.make_plan(case, "cpu", tf32=tf32)
         else:
@@ -95,7 +98,8 @@ class TritonBackend(DeclaredBackend):
 
             processors = torch.cuda.get_device_properties("cuda").multi_processor_count
             plan = plans.make_plan(case, "cuda", processors, tf32=tf32)
-            compile_all(case, plan, compile_only)
+            compile_all(plan, compile_only)
+        attention, gradients = kernels_of(plan)
         if case.mode == "forward":
             function = functools.partial(output, attention, plan)
         else:

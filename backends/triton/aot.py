@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ from mtbench.spec import ATTENTIONS, DTYPES, AttentionSpec, Case
 
 from . import compile_all, decode_softmax, shapes_of
 from .decode import empty_state, step
-from .launch import Launch, enter, options
+from .launch import Launch, Prepared, enter, options
 from .plan import make_plan
-from .tiles import Tiles
 
 __all__ = [
     "HOPPER",
@@ -70,7 +68,7 @@ def compiled(case: Case, capability: int = HOPPER, *, tf32: bool = False) -> lis
     """The same, each with its cubin."""
     enter("cuda")
     found: list[tuple[Resources, bytes]] = []
-    compile_all(case, make_plan(case, "meta", tf32=tf32), _into(found, capability))
+    compile_all(make_plan(case, "meta", tf32=tf32), _into(found, capability))
     return found
 
 
@@ -82,7 +80,9 @@ def forward_compiled(
     enter("cuda")
     forward = importlib.import_module(f"{__package__}.{module}")
     found: list[tuple[Resources, bytes]] = []
-    forward.attention(make_plan(case, "meta"), _into(found, capability), *shapes_of(case), **flags)
+    forward.attention(
+        make_plan(case, "meta", parallel=False), _into(found, capability), *shapes_of(case), **flags
+    )
     return found
 
 
@@ -109,21 +109,18 @@ def decode_resources(
 def _into(found: list[tuple[Resources, bytes]], capability: int) -> Launch:
     """A launch that only compiles, and adds what it made."""
 
-    def launch(
-        kernel: Any, grid: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles
-    ) -> None:
-        found.append(_compile(kernel, args, constants, tiles, capability))
+    def launch(prepared: Prepared, *tensors: Any) -> None:
+        found.append(_compile(prepared, tensors, capability))
 
     return launch
 
 
-def _compile(
-    kernel: Any, args: tuple[Any, ...], constants: Mapping[str, Any], tiles: Tiles, capability: int
-) -> tuple[Resources, bytes]:
+def _compile(prepared: Prepared, tensors: tuple[Any, ...], capability: int) -> tuple[Resources, bytes]:
+    kernel, tiles, constants = prepared.kernel, prepared.tiles, prepared.constants
     signature: dict[str, str] = {}
     values = dict(constants)
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    for index, (name, arg) in enumerate(zip(kernel.arg_names, args, strict=False)):
+    for index, (name, arg) in enumerate(zip(kernel.arg_names, (*tensors, *prepared.scalars), strict=False)):
         if isinstance(arg, torch.Tensor):
             signature[name] = TYPES[arg.dtype]
             attributes[index,] = [["tt.divisibility", 16]]

@@ -10,6 +10,7 @@ Nothing but one kernel is launched, so a CUDA graph can hold the call.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec
 
 from ..torch_forms.linear import phi
-from .launch import Launch, start
+from .launch import Launch, Prepared, start
 from .maps import feature_map, row_sum
 from .tables import weights
 from .tiles import MAX_DIM, Tiles
@@ -162,15 +163,20 @@ def step(
             raise BadInput(f"{name} must be [{batch}, {heads}, {dim}] and contiguous, and is {found}")
     if (state.p is None) == (spec.kind == "momentum"):
         raise BadInput(f"the state is not one of {spec.kind} attention: make one with empty_state(spec, ...)")
-    tiles = _tiles(head_dim, value_dim)
-    blocks = state.z.shape[2]
     o = torch.empty((batch, heads, value_dim), dtype=v.dtype, device=v.device)
-    launch(
+    launch(_prepared(spec, batch * heads, head_dim, value_dim, state.z.shape[2]), q, k, v, o, *state)
+    return o
+
+
+@functools.lru_cache(maxsize=256)
+def _prepared(spec: AttentionSpec, pairs: int, head_dim: int, value_dim: int, blocks: int) -> Prepared:
+    tiles = _tiles(head_dim, value_dim)
+    return Prepared(
         advance,
-        (batch * heads * blocks,),
-        (*(q, k, v, o, *state), spec.beta, 1 - spec.beta, spec.gamma / (1 - spec.beta), spec.eps),
+        (pairs * blocks,),
+        (spec.beta, 1 - spec.beta, spec.gamma / (1 - spec.beta), spec.eps),
         {
-            "MOMENTUM": state.p is not None,
+            "MOMENTUM": spec.kind == "momentum",
             "D": head_dim,
             "DV": value_dim,
             "BD": tiles.head_dim,
@@ -179,7 +185,6 @@ def step(
         },
         tiles,
     )
-    return o
 
 
 def _tiles(head_dim: int, value_dim: int) -> Tiles:

@@ -6,6 +6,7 @@ holds is a number on the device, so that one CUDA graph is every token's.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ import triton.language as tl
 from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec
 
-from .launch import Launch, start
+from .launch import Launch, Prepared, start
 from .maps import row_max, row_sum
 from .tiles import MAX_DIM, Tiles
 
@@ -142,18 +143,23 @@ def step(
             raise BadInput(f"{name} must be [{batch}, {heads}, {dim}] and contiguous, and is {found}")
     if k.dtype != cache.keys.dtype or v.dtype != cache.values.dtype:
         raise BadInput(f"the cache is of {cache.keys.dtype}, and k and v are {k.dtype} and {v.dtype}")
-    tiles = _tiles(head_dim, value_dim)
     o = torch.empty((batch, heads, value_dim), dtype=v.dtype, device=v.device)
     scale = spec.scale if spec.scale is not None else head_dim**-0.5
-    launch(
+    launch(_prepared(scale, batch * heads, room, head_dim, value_dim), q, k, v, o, *cache)
+    cache.taken.add_(1)
+    return o
+
+
+@functools.lru_cache(maxsize=256)
+def _prepared(scale: float, pairs: int, room: int, head_dim: int, value_dim: int) -> Prepared:
+    tiles = _tiles(head_dim, value_dim)
+    return Prepared(
         read,
-        (batch * heads,),
-        (q, k, v, o, *cache, room, scale * LOG2E),
+        (pairs,),
+        (room, scale * LOG2E),
         {"D": head_dim, "DV": value_dim, "BD": tiles.head_dim, "BV": tiles.value_dim, "BN": tiles.keys},
         tiles,
     )
-    cache.taken.add_(1)
-    return o
 
 
 def _tiles(head_dim: int, value_dim: int) -> Tiles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,9 +39,9 @@ class Attention(torch.autograd.Function):
     ) -> Any:
         """Keeps the inputs, the output, the denominators and the states between segments."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # a model's may lie otherwise
-        both = replace(both, plan=both.plan.of(lengths))
-        o, kept = both.attention(both.plan, both.launch, q, k, v, keep=True)
-        ctx.both = both
+        plan = both.plan.of(lengths)
+        o, kept = both.attention(plan, both.launch, q, k, v, keep=True)
+        ctx.both, ctx.plan = both, plan
         ctx.save_for_backward(q, k, v, o, *kept)
         return o
 
@@ -49,8 +49,8 @@ class Attention(torch.autograd.Function):
     def backward(ctx: Any, do: torch.Tensor) -> Any:
         """dq, dk and dv."""
         q, k, v, o, *kept = ctx.saved_tensors
-        plan, launch = ctx.both.plan, ctx.both.launch
-        return None, *ctx.both.gradients(plan, launch, q, k, v, o, do.contiguous(), *kept), None
+        both = ctx.both
+        return None, *both.gradients(ctx.plan, both.launch, q, k, v, o, do.contiguous(), *kept), None
 
 
 def differentiable(

@@ -4,9 +4,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import both, feature_map, first_row, operand, product, row_sum, rows_before
-from .plan import Plan
+from .plan import Plan, once_a_plan
 from .states import States, key_value_states
 
 __all__ = ["attention", "output"]
@@ -77,15 +77,22 @@ def output(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The output, in `o` where that is given, from the state of all keys in one slot; with `keep` also the
     denominators."""
-    case, cut = plan.case, plan.queries
+    case = plan.case
     if o is None:
-        o = q.new_empty((case.batch, case.heads, case.seq_len, case.value_dim))
+        shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+        o = torch.empty(shape, dtype=q.dtype, device=q.device)
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=q.device) if keep else None
-    launch(
+    launch(_prepared(plan, keep), q, o, den, of_all.s, of_all.z)
+    return o, den
+
+
+@once_a_plan
+def _prepared(plan: Plan, keep: bool) -> Prepared:
+    case, cut = plan.case, plan.queries
+    return Prepared(
         apply,
         (case.batch * case.heads * plan.tiles.value_blocks, cut.segments),
-        (q, o, den, of_all.s, of_all.z, cut.length, cut.segment, plan.gain, case.spec.eps),
+        (cut.length, cut.segment, plan.gain, case.spec.eps),
         {"KEEP": keep, **plan.constants},
         plan.tiles,
     )
-    return o, den

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import (
     both,
     by_factors,
@@ -30,9 +30,8 @@ from .maps import (
     rows_before,
     slope,
 )
-from .plan import Cut, Plan
+from .plan import Plan, once_a_plan
 from .states import States, gradient_states
-from .tiles import Tiles
 
 __all__ = ["gradients", "of_keys_and_values", "of_queries"]
 
@@ -361,12 +360,11 @@ def of_queries(
     dq: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """dq, in the tensor given where one is, and delta, from the states that the forward had."""
-    dq = torch.empty_like(q) if dq is None else dq
-    delta = torch.empty_like(den)
-    tiles = plan.gradient_tiles[0]
-    _run(
-        query_gradients, plan, launch, (q, k, v, o, do, dq, den, delta), before, plan.queries, tiles
-    )  # fmt: skip
+    if dq is None:
+        dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    delta = torch.empty(den.shape, dtype=den.dtype, device=den.device)
+    prepared = _prepared(plan, 0, _slots(before))
+    launch(prepared, q, k, v, o, do, dq, den, delta, plan.lengths, *before, plan.u, plan.b)
     return dq, delta
 
 
@@ -384,36 +382,31 @@ def of_keys_and_values(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of k and v, in the tensors given where they are, from the sums over the queries after
     each segment."""
-    dk, dv = into or (torch.empty_like(k), torch.empty_like(v))
-    for tiles in plan.gradient_tiles[1:]:
-        _run(
-            key_value_gradients, plan, launch, (q, k, v, do, dk, dv, den, delta), after, plan.keys, tiles,
-            KEYS=tiles.value_blocks == 1, VALUES=tiles.head_blocks == 1,
-        )  # fmt: skip
+    dk, dv = into or tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
+    for index in range(1, len(plan.gradient_tiles)):
+        prepared = _prepared(plan, index, _slots(after))
+        launch(prepared, q, k, v, do, dk, dv, den, delta, plan.lengths, *after, plan.u, plan.b)
     return dk, dv
 
 
-def _run(
-    kernel: triton.JITFunction,
-    plan: Plan,
-    launch: Launch,
-    tensors: tuple[torch.Tensor, ...],
-    states: States,
-    cut: Cut,
-    tiles: Tiles,
-    **flags: bool,
-) -> None:
-    case, over = plan.case, plan.decay(tiles.rows)
-    blocks = tiles.head_blocks * tiles.value_blocks
-    slots = 1 if states.s is None else states.s.shape[1]
-    launch(
-        kernel,
-        (case.batch * case.heads * blocks, cut.segments),
+def _slots(states: States) -> int:
+    """Those of a (batch, head); 0 where there are no states."""
+    return 0 if states.s is None else states.s.shape[1]
+
+
+@once_a_plan
+def _prepared(plan: Plan, index: int, slots: int) -> Prepared:
+    """The launch of dq, or of those of dk and dv: that of `gradient_tiles[index]`."""
+    case, tiles = plan.case, plan.gradient_tiles[index]
+    cut, over = plan.keys if index else plan.queries, plan.decay(tiles.rows)
+    flags = {"KEYS": tiles.value_blocks == 1, "VALUES": tiles.head_blocks == 1} if index else {}
+    return Prepared(
+        key_value_gradients if index else query_gradients,
+        (case.batch * case.heads * tiles.head_blocks * tiles.value_blocks, cut.segments),
         (
-            *(*tensors, plan.lengths, *states, plan.u, plan.b, plan.last),
-            *(cut.length, case.heads, cut.segment, slots),
+            *(plan.last, cut.length, case.heads, cut.segment, max(slots, 1)),
             *(case.spec.beta, over.carry, over.keep, plan.gain),
         ),
-        plan.gradient_constants(cut, tiles) | {"SEGMENTED": states.s is not None} | flags,
+        {**plan.gradient_constants(cut, tiles), "SEGMENTED": slots > 0, **flags},
         tiles,
     )

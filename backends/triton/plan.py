@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar, TypeVarTuple
 
 import torch
 
 from mtbench.spec import Case
 
 from ..by_distance import forgotten
+from .parallel_tiles import fits, parallel_gradient_tiles, parallel_tiles
 from .tables import Decay, decay, weights
 from .tiles import (
     Tiles,
@@ -21,7 +23,10 @@ from .tiles import (
     softmax_tiles,
 )
 
-__all__ = ["GRAIN", "MOST", "Cut", "Plan", "make_plan"]
+__all__ = ["GRAIN", "MOST", "Cut", "Plan", "make_plan", "once_a_plan"]
+
+Made = TypeVar("Made")
+Parts = TypeVarTuple("Parts")
 
 DOT = {"float32": "ieee", "bfloat16": "bf16", "float16": "tf32"}
 CARD = 132
@@ -58,11 +63,14 @@ class Plan:
     """Those of the forward."""
     tf32: bool = False
     """Whether float32 is multiplied in TF32."""
+    parallel: bool = False
+    """Whether linear or momentum attention is computed from scores alone, without states."""
     gradient_tiles: tuple[Tiles, ...] = ()
-    """Those of the kernel of dq, then of each launch of the one of dk and dv."""
+    """Those of the kernel of dq, then of each launch of the one of dk and dv. The parallel form's are of one
+    launch of its only kernel, or two."""
     queries: Cut
     keys: Cut
-    """Causal: cut as the queries are. Softmax has no use for either."""
+    """Causal: cut as the queries are. Softmax and the parallel form have no use for either."""
     lengths: torch.Tensor | None = None
     """The real keys of each batch entry, [batch] int32; None where all are. Whether there are any is settled
     with the case, what they are with a call (`of`)."""
@@ -72,10 +80,17 @@ class Plan:
     """beta^n, [entries] float32."""
     gain: float = 1.0
     """gamma / (1 - beta)."""
+    kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """See `once_a_plan`."""
 
     def of(self, lengths: torch.Tensor | None) -> Plan:
         """The plan with a call's own lengths, [batch], in place of the case's; None leaves those."""
-        return self if lengths is None else replace(self, lengths=lengths.to(torch.int32))
+        if lengths is None:
+            return self
+        own = replace(self, lengths=lengths.to(torch.int32))
+        if self.lengths is not None:  # what is kept depends on whether there are any
+            object.__setattr__(own, "kept", self.kept)
+        return own
 
     @property
     def dot(self) -> str:
@@ -132,6 +147,20 @@ class Plan:
             "DOT": "tf32" if self.tf32 else "ieee",  # half-precision operands ignore it
         }
 
+    def parallel_constants(self, tiles: Tiles) -> dict[str, Any]:
+        """Those of the parallel form, forward and back."""
+        return {
+            "MOMENTUM": self.u is not None,
+            "CAUSAL": self.case.spec.causal,
+            "D": self.case.head_dim,
+            "DV": self.case.value_dim,
+            "BD": tiles.head_dim,
+            "BV": tiles.value_dim,
+            "BM": tiles.rows,
+            "BN": tiles.keys,
+            "DOT": self.dot,
+        }
+
     def gradient_constants(self, cut: Cut, tiles: Tiles) -> dict[str, Any]:
         """Those of the kernels that go back."""
         causal = self.case.spec.causal
@@ -158,9 +187,26 @@ class Plan:
         """For the results' record."""
         if self.case.spec.kind == "softmax":
             return asdict(self.tiles)
+        if self.parallel:
+            return asdict(self.tiles) | {"parallel": True}
         cuts = {"segments": self.queries.segments, "key_segments": self.keys.segments}
         forms = {"forgets": self.forgets(self.tiles), "factored": self.factored(self.tiles)}
         return asdict(self.tiles) | cuts | forms
+
+
+def once_a_plan(make: Callable[[Plan, *Parts], Made]) -> Callable[[Plan, *Parts], Made]:
+    """A function of a plan, and of what can be hashed, that is called once for each of these and a plan, and
+    for all plans that it is `of`: with other lengths its result must be the same."""
+
+    @functools.wraps(make)
+    def kept(plan: Plan, *parts: *Parts) -> Made:
+        key = (make, *parts)
+        made: Made | None = plan.kept.get(key)
+        if made is None:
+            made = plan.kept[key] = make(plan, *parts)
+        return made
+
+    return kept
 
 
 def make_plan(
@@ -173,6 +219,7 @@ def make_plan(
     gradient_tiles: tuple[Tiles, ...] | None = None,
     segments: int | None = None,
     reach: int = 0,
+    parallel: bool | None = None,
 ) -> Plan:
     """The plan of a case.
 
@@ -185,43 +232,49 @@ def make_plan(
         gradient_tiles: the same of the backward's.
         segments: the same of how many parts the sequence has at most.
         reach: positions of the sequence that it is a part of, where it is one.
+        parallel: whether by the parallel form; None: where that is chosen for it.
     """
-    lengths = None
+    kind = case.spec.kind
+    if parallel is None:
+        parallel = fits(case)
+    lengths = u = b = None
     if case.lengths is not None:
         lengths = torch.tensor(case.lengths, dtype=torch.int32, device=device)
-    if case.spec.kind == "softmax":
-        tiles = tiles or softmax_tiles(case)
-        whole = [Cut(length=n, segments=1, segment=n) for n in (case.seq_len, case.kv_len)]
-        own = gradient_tiles or tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
-        return Plan(
-            case=case, tiles=tiles, tf32=tf32, gradient_tiles=own, queries=whole[0], keys=whole[1],
-            lengths=lengths,
-        )  # fmt: skip
-    tiles = tiles or linear_tiles(case, tf32=tf32)
-    cuts = []
-    for length in (case.seq_len, case.kv_len):
-        most = segments or _segments(case, length, tiles, processors)
-        segment = GRAIN * -(-length // (GRAIN * most))
-        cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
-    own = gradient_tiles or (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
-    spec = case.spec
-    u = b = None
-    if spec.kind == "momentum":
+    forward, backward = _chosen_tiles(case, parallel=parallel, tf32=tf32)
+    tiles, own = tiles or forward, gradient_tiles or backward
+    if kind == "momentum":
         rows = max(one.rows for one in (tiles, *own))
         length = max(case.seq_len, case.kv_len, rows, reach)
-        u, b = weights(spec.beta, length, device, chunk=rows)
+        u, b = weights(case.spec.beta, length, device, chunk=rows)
+    cuts = []
+    for length in (case.seq_len, case.kv_len):
+        segment = length
+        if kind != "softmax" and not parallel:
+            most = segments or _segments(case, length, tiles, processors)
+            segment = GRAIN * -(-length // (GRAIN * most))
+        cuts.append(Cut(length=length, segments=-(-length // segment), segment=segment))
     return Plan(
         case=case,
         tiles=tiles,
         tf32=tf32,
+        parallel=parallel,
         gradient_tiles=own,
         queries=cuts[0],
         keys=cuts[1],
         lengths=lengths,
         u=u,
         b=b,
-        gain=spec.gamma / (1 - spec.beta),
+        gain=case.spec.gamma / (1 - case.spec.beta),
     )
+
+
+def _chosen_tiles(case: Case, *, parallel: bool, tf32: bool) -> tuple[Tiles, tuple[Tiles, ...]]:
+    """Those of the forward, and of each launch of the backward."""
+    if case.spec.kind == "softmax":
+        return softmax_tiles(case), tuple(softmax_gradient_tiles(case, by_keys=by) for by in (False, True))
+    if parallel:
+        return parallel_tiles(case, tf32=tf32), parallel_gradient_tiles(case, tf32=tf32)
+    return linear_tiles(case, tf32=tf32), (query_tiles(case, tf32=tf32), *key_value_tiles(case, tf32=tf32))
 
 
 def _segments(case: Case, length: int, tiles: Tiles, processors: int) -> int:

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import (
     both,
     by_factors,
@@ -17,7 +17,7 @@ from .maps import (
     row_sum,
     rows_before,
 )
-from .plan import Plan
+from .plan import Plan, once_a_plan
 from .states import States, key_value_states
 
 __all__ = ["attention", "output"]
@@ -188,27 +188,34 @@ def output(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The output, in `o` where that is given, from the state before each segment; with `keep` also the
     denominators."""
-    case, spec, cut = plan.case, plan.case.spec, plan.queries
+    case = plan.case
     if o is None:
-        o = v.new_empty((case.batch, case.heads, case.seq_len, case.value_dim))
+        shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+        o = torch.empty(shape, dtype=v.dtype, device=v.device)
     den = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
+    prepared = _prepared(plan, before.s is not None, keep)
+    launch(prepared, q, k, v, o, den, plan.lengths, *before, plan.u, plan.b)
+    return o, den
+
+
+@once_a_plan
+def _prepared(plan: Plan, segmented: bool, keep: bool) -> Prepared:
+    case, spec, cut = plan.case, plan.case.spec, plan.queries
     over = plan.decay(plan.tiles.rows)
-    launch(
+    return Prepared(
         scan,
         (case.batch * case.heads * plan.tiles.value_blocks, cut.segments),
         (
-            *(q, k, v, o, den, plan.lengths, *before, plan.u, plan.b, plan.last),
-            *(case.seq_len, case.heads, cut.segment, cut.segments),
+            *(plan.last, case.seq_len, case.heads, cut.segment, cut.segments),
             *(spec.beta, over.carry, over.keep, plan.gain, spec.eps),
         ),
         {
             "MOMENTUM": plan.u is not None,
             "FORGETS": plan.forgets(plan.tiles),
             "FACTORED": plan.factored(plan.tiles),
-            "SEGMENTED": before.s is not None,
+            "SEGMENTED": segmented,
             "KEEP": keep,
             **plan.constants,
         },
         plan.tiles,
     )
-    return o, den

@@ -79,7 +79,9 @@ class Segment:
             processors = 1
             if case.device == "cuda":
                 processors = torch.cuda.get_device_properties("cuda").multi_processor_count
-        self.plan = make_plan(case, case.device, processors, tf32=tf32, segments=segments, reach=reach)
+        self.plan = make_plan(
+            case, case.device, processors, tf32=tf32, segments=segments, reach=reach, parallel=False
+        )
         self._launch = launch
         self._behind = self.plan
         if case.spec.kind == "momentum" and not case.spec.causal:

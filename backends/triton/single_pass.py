@@ -5,9 +5,9 @@ import triton
 import triton.language as tl
 
 from . import scan
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import first_row, real_keys, row_sum
-from .plan import MOST, Plan
+from .plan import MOST, Plan, once_a_plan
 from .scan import scanned
 from .states import added_up
 
@@ -112,7 +112,7 @@ def attention(
     Raises:
         ValueError: the plan has more segments than `MOST`.
     """
-    case, spec, cut, tiles = plan.case, plan.case.spec, plan.queries, plan.tiles
+    case, cut, tiles = plan.case, plan.queries, plan.tiles
     if keep or cut.segments == 1:
         return scan.attention(plan, launch, q, k, v, keep)
     if cut.segments > MOST:
@@ -125,13 +125,20 @@ def attention(
     z = torch.empty((*slots, tiles.head_dim), dtype=torch.float32, device=v.device)
     # The counter has 16 bytes for itself: the compiler is told that every array starts at a multiple.
     flags = torch.zeros(4 + owners * cut.segments, dtype=torch.int32, device=v.device)
+    launch(_prepared(plan), q, k, v, o, plan.lengths, s, p, z, flags, flags[4:], plan.u, plan.b)
+    return o, ()
+
+
+@once_a_plan
+def _prepared(plan: Plan) -> Prepared:
+    case, spec, cut, tiles = plan.case, plan.case.spec, plan.queries, plan.tiles
+    owners = case.batch * case.heads * tiles.value_blocks
     chunk, whole = plan.decay(tiles.rows), plan.decay(cut.segment)
-    launch(
+    return Prepared(
         single_pass,
         (owners * cut.segments,),
         (
-            *(q, k, v, o, plan.lengths, s, p, z, flags, flags[4:], plan.u, plan.b, plan.last),
-            *(case.seq_len, case.heads, cut.segment, cut.segments, owners),
+            *(plan.last, case.seq_len, case.heads, cut.segment, cut.segments, owners),
             *(spec.beta, chunk.carry, chunk.keep, whole.carry, whole.keep, plan.gain, spec.eps),
         ),
         {
@@ -142,4 +149,3 @@ def attention(
         },
         tiles,
     )
-    return o, ()

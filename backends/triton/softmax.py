@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import real_keys, row_max, row_sum, same_dtype
-from .plan import Plan
+from .plan import Plan, once_a_plan
 
 __all__ = ["attention"]
 
@@ -110,17 +110,20 @@ def attention(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Softmax attention of contiguous [batch, heads, n, dim] tensors; with `keep` also the logarithm of each
     row's sum, to base 2, [batch, heads, n] float32."""
-    case, tiles = plan.case, plan.tiles
+    case = plan.case
     o = torch.empty((case.batch, case.heads, case.seq_len, case.value_dim), dtype=v.dtype, device=v.device)
     lse = torch.empty(o.shape[:3], dtype=torch.float32, device=v.device) if keep else None
-    launch(
+    launch(_prepared(plan, keep), q, k, v, o, lse, plan.lengths)
+    return o, (lse,) if keep else ()
+
+
+@once_a_plan
+def _prepared(plan: Plan, keep: bool) -> Prepared:
+    case, tiles = plan.case, plan.tiles
+    return Prepared(
         softmax,
         (case.batch * case.heads * -(-case.seq_len // tiles.rows),),
-        (
-            *(q, k, v, o, lse, plan.lengths, case.seq_len, case.kv_len, case.heads),
-            case.softmax_scale * math.log2(math.e),
-        ),
+        (case.seq_len, case.kv_len, case.heads, case.softmax_scale * math.log2(math.e)),
         {"KEEP": keep, **plan.softmax_constants(tiles)},
         tiles,
     )
-    return o, (lse,) if keep else ()

@@ -13,9 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import both, real_keys, row_sum, same_dtype
-from .plan import Plan
+from .plan import Plan, once_a_plan
+from .tiles import Tiles
 
 __all__ = ["gradients"]
 
@@ -210,22 +211,28 @@ def gradients(
     lse: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """dq, dk and dv of contiguous [batch, heads, n, dim] tensors, from what the forward kept."""
-    case = plan.case
-    dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, lse))
+    dq, dk, dv, delta = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v, lse))
+    of_queries, of_keys = _prepared(plan)
+    launch(of_queries, q, k, v, o, do, dq, lse, delta, plan.lengths)
+    launch(of_keys, q, k, v, do, dk, dv, lse, delta, plan.lengths)
+    return dq, dk, dv
+
+
+@once_a_plan
+def _prepared(plan: Plan) -> tuple[Prepared, Prepared]:
+    case, (by_queries, by_keys) = plan.case, plan.gradient_tiles
     scale = case.softmax_scale
-    by_queries, by_keys = plan.gradient_tiles
-    for kernel, tensors, length, own, tiles in (
-        (softmax_query_gradients, (q, k, v, o, do, dq), case.seq_len, by_queries.rows, by_queries),
-        (softmax_key_value_gradients, (q, k, v, do, dk, dv), case.kv_len, by_keys.keys, by_keys),
-    ):
-        launch(
+
+    def of(kernel: triton.JITFunction, length: int, own: int, tiles: Tiles) -> Prepared:
+        return Prepared(
             kernel,
             (case.batch * case.heads * -(-length // own),),
-            (
-                *(*tensors, lse, delta, plan.lengths, case.seq_len, case.kv_len, case.heads),
-                *(scale * math.log2(math.e), scale),
-            ),
+            (case.seq_len, case.kv_len, case.heads, scale * math.log2(math.e), scale),
             plan.softmax_constants(tiles),
             tiles,
         )
-    return dq, dk, dv
+
+    return (
+        of(softmax_query_gradients, case.seq_len, by_queries.rows, by_queries),
+        of(softmax_key_value_gradients, case.kv_len, by_keys.keys, by_keys),
+    )

@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
+from .launch import Launch, Prepared
 from .maps import both, feature_map, groups_sum, operand, product, real_keys, row_sum, rows_before
-from .plan import Cut, Plan
+from .plan import Cut, Plan, once_a_plan
 from .tiles import Tiles
 
 __all__ = ["States", "between", "gradient_states", "key_value_states", "segment_states", "whole"]
@@ -238,11 +238,12 @@ class States(NamedTuple):
     def empty(cls, plan: Plan, slots: tuple[int, int], device: torch.device, *, swings: bool) -> "States":
         """Of (pairs, segments), not filled; `swings` is whether there is a P."""
         rows, columns = cls.shape(plan)
-
-        def new(*dims: int) -> torch.Tensor:
-            return torch.empty((*slots, *dims), dtype=torch.float32, device=device)
-
-        return cls(new(rows, columns), new(rows, columns) if swings else None, new(columns))
+        wide, narrow = (*slots, rows, columns), (*slots, columns)
+        return cls(
+            torch.empty(wide, dtype=torch.float32, device=device),
+            torch.empty(wide, dtype=torch.float32, device=device) if swings else None,
+            torch.empty(narrow, dtype=torch.float32, device=device),
+        )
 
 
 NO_STATES = States(None, None, None)
@@ -299,27 +300,31 @@ def segment_states(
         to_end: whether weights are those at the end of the sequence (eq 14), not of the segment.
         skipped: 1 where nobody wants those of the last segment, or back in time of the first: causal alone.
     """
-    case, tiles, back = plan.case, plan.tiles, den is not None
+    case, back = plan.case, den is not None
+    prepared, swings = _adding(plan, cut, back, to_end, skipped)
+    own = States.empty(plan, (case.batch * case.heads, cut.segments), x.device, swings=swings)
+    launch(prepared, x, y, den, delta, None if back else plan.lengths, *own, plan.u, plan.b)
+    return own
+
+
+@once_a_plan
+def _adding(plan: Plan, cut: Cut, back: bool, to_end: bool, skipped: int) -> tuple[Prepared, bool]:
+    """The launch of `states`, and whether it makes a P."""
+    case, tiles = plan.case, plan.tiles
     causal = case.spec.causal
     # Without a causal mask a key's weight depends on its own position alone (eq 14), not on the query's.
     momentum = case.spec.kind == "momentum" and (causal or not back)
-    own = States.empty(
-        plan, (case.batch * case.heads, cut.segments), x.device, swings=momentum and not to_end
-    )
     skipped *= causal
-    launch(
+    prepared = Prepared(
         states,
         (case.batch * case.heads * tiles.value_blocks, cut.segments - skipped),
-        (
-            *(x, y, den, delta, None if back else plan.lengths, *own, plan.u, plan.b, plan.last),
-            *(cut.length, case.heads, cut.segment, cut.segments, skipped * back, plan.gain),
-        ),
+        (plan.last, cut.length, case.heads, cut.segment, cut.segments, skipped * back, plan.gain),
         {"GRADIENT": back, "MOMENTUM": momentum, "TO_END": to_end}
         | plan.constants
         | {"WHOLE": plan.whole(cut, tiles)},
         tiles,
     )
-    return own
+    return prepared, momentum and not to_end
 
 
 def between(plan: Plan, launch: Launch, cut: Cut, own: States, first: States | None, *, back: bool) -> States:
@@ -343,14 +348,20 @@ def whole(
 def _combine(
     plan: Plan, launch: Launch, cut: Cut, own: States, first: States, into: States, *, back: bool
 ) -> None:
+    prepared = _combining(plan, cut, own.p is not None, back, into.s is not None)
+    launch(prepared, *own, *first, *into)
+
+
+@once_a_plan
+def _combining(plan: Plan, cut: Cut, momentum: bool, back: bool, total: bool) -> Prepared:
     size = math.prod(States.shape(plan))
     block = min(COMBINED, size)
     over, last = plan.decay(cut.segment), plan.decay(cut.length - (cut.segments - 1) * cut.segment)
-    launch(
+    return Prepared(
         combine,
         (plan.case.batch * plan.case.heads, size // block + -(-plan.tiles.head_dim // block)),
-        (*own, *first, *into, cut.segments, over.carry, over.keep, last.carry, last.keep),
-        {"MOMENTUM": own.p is not None, "BACK": back, "TOTAL": into.s is not None}
+        (cut.segments, over.carry, over.keep, last.carry, last.keep),
+        {"MOMENTUM": momentum, "BACK": back, "TOTAL": total}
         | {"SIZE": size, "BD": plan.tiles.head_dim, "BLOCK": block, "AT_ONCE": AT_ONCE},
         SMALL,
     )

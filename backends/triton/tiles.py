@@ -11,9 +11,12 @@ from ..by_distance import forgotten
 __all__ = [
     "MAX_DIM",
     "Tiles",
+    "fast",
     "key_value_tiles",
     "linear_tiles",
+    "padded",
     "query_tiles",
+    "ragged",
     "softmax_gradient_tiles",
     "softmax_tiles",
 ]
@@ -73,23 +76,24 @@ def _width(*dims: int) -> int:
     return sum(max(dims) > limit for limit in (64, 128))
 
 
-def _padded(dim: int) -> int:
+def padded(dim: int) -> int:
+    """A power of two, and what a dot takes at the least."""
     return max(16, 1 << (dim - 1).bit_length())
 
 
 def _value_columns(case: Case) -> int:
     """Of the states, which are transposed: 64 at the least where a wgmma makes them, which takes 64 rows.
     With fewer Triton mixes two kinds of instruction in one kernel; one such was wrong on a card."""
-    return max(64 if _fast(case) else 16, _padded(case.value_dim))
+    return max(64 if fast(case) else 16, padded(case.value_dim))
 
 
 def _head_columns(case: Case) -> int:
     """Of the states that give dk and dv, which are read as they lie and transposed. Of [64, 32] in bfloat16
     Triton 3.6 makes products that read past the shared memory on a Hopper; [64, 64] is right."""
-    return max(64 if _fast(case) else 16, _padded(case.head_dim))
+    return max(64 if fast(case) else 16, padded(case.head_dim))
 
 
-def _ragged(case: Case) -> bool:
+def ragged(case: Case) -> bool:
     """Half-precision rows that are not whole multiples of 16 bytes, which no thread can load at once.
 
     On Hopper a dot of 4 warps or more becomes a wgmma, which reads its operands from shared memory; of such
@@ -101,11 +105,11 @@ def _ragged(case: Case) -> bool:
 
 def softmax_tiles(case: Case) -> Tiles:
     """Those of the flash kernel."""
-    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    head_dim, value_dim = padded(case.head_dim), padded(case.value_dim)
     width = _width(head_dim, value_dim)
     if case.dtype == "float32":
         rows, keys, warps, stages = ((64, 32, 8, 2), (64, 16, 8, 1), (16, 16, 8, 1))[width]
-    elif _ragged(case):
+    elif ragged(case):
         rows, keys, warps, stages = ((32, 32, 2, 2), (32, 32, 2, 2), (16, 16, 2, 1))[width]
     else:
         rows, keys, warps, stages = ((128, 64, 4, 3), (128, 64, 8, 3), (64, 64, 8, 2))[width]
@@ -122,13 +126,13 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     beside its other tiles. float32 products but for `tf32` run on the ordinary cores, whose operands lie in
     registers along the whole summed dimension: so its chunks are short.
     """
-    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
+    head_dim, value_dim = padded(case.head_dim), _value_columns(case)
     chunk, block, warps = _state(case, head_dim, tf32)
     block = min(block, value_dim)
     # With 2 stages a chunk's loads are issued at the end of the one before, and waited for at once.
     stages = 3 if case.dtype == "bfloat16" and _width(head_dim) < 2 else 2
     # Three programs a multiprocessor, where linear attention's one small state allows it.
-    lean = _fast(case) and case.spec.kind == "linear" and _width(head_dim, block) == 0
+    lean = fast(case) and case.spec.kind == "linear" and _width(head_dim, block) == 0
     return Tiles(
         rows=chunk, keys=chunk, head_dim=head_dim, value_dim=block,
         value_blocks=-(-case.value_dim // block), warps=warps, stages=stages,
@@ -139,12 +143,12 @@ def linear_tiles(case: Case, *, tf32: bool = False) -> Tiles:
 
 def query_tiles(case: Case, *, tf32: bool = False) -> Tiles:
     """Those of the kernel of dq, whose states are [value_dim, block of head_dim]."""
-    head_dim, value_dim = _padded(case.head_dim), _value_columns(case)
+    head_dim, value_dim = padded(case.head_dim), _value_columns(case)
     rows, block, warps = _state(case, value_dim, tf32)
     block = min(block, head_dim)
     width = _width(value_dim)
     stages = 1
-    if _fast(case):
+    if fast(case):
         warps, stages = _gradient_warps(case, width), (3, 2 if case.spec.kind == "linear" else 1, 1)[width]
     return Tiles(
         rows=rows, keys=rows, head_dim=block, value_dim=value_dim, value_blocks=1,
@@ -160,7 +164,7 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
     other_rows, values_block, other_warps = _state(case, head_dim, tf32)
     keys_block, values_block = min(keys_block, head_dim), min(values_block, value_dim)
     stages = other_stages = 1
-    if _fast(case):
+    if fast(case):
         warps, other_warps = (_gradient_warps(case, _width(dim)) for dim in (value_dim, head_dim))
         stages = other_stages = 2
         if _two_states(case):
@@ -191,14 +195,14 @@ def key_value_tiles(case: Case, *, tf32: bool = False) -> tuple[Tiles, ...]:
     )  # fmt: skip
 
 
-def _fast(case: Case) -> bool:
+def fast(case: Case) -> bool:
     """Whether the products are wgmma on bfloat16, for which tiles were chosen by measurement."""
-    return case.dtype == "bfloat16" and not _ragged(case)
+    return case.dtype == "bfloat16" and not ragged(case)
 
 
 def _factored(case: Case, kernel: str, dim: int) -> bool:
     """What `FACTORED` says of a kernel whose states have all columns of that dim."""
-    return _fast(case) and FACTORED[kernel][_width(dim)]
+    return fast(case) and FACTORED[kernel][_width(dim)]
 
 
 def _gradient_warps(case: Case, width: int) -> int:
@@ -214,7 +218,7 @@ def _two_states(case: Case) -> bool:
 
 def _one_state(case: Case) -> bool:
     """Whether the scan is one in bfloat16 that holds S alone in float32."""
-    return _fast(case) and case.spec.causal and not _two_states(case)
+    return fast(case) and case.spec.causal and not _two_states(case)
 
 
 def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
@@ -227,7 +231,7 @@ def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
     width = _width(whole)
     if case.dtype == "float32" and not tf32:
         return ((32, 32, 8), (16, 16, 8), (16, 16, 8))[width]
-    if _ragged(case):
+    if ragged(case):
         return ((32, 32, 2), (16, 32, 2), (16, 16, 2))[width]
     if case.dtype != "bfloat16":  # float16 is multiplied as tf32 too
         return ((32, 64, 8), (32, 32, 8), (16, 32, 8))[width]
@@ -236,11 +240,11 @@ def _state(case: Case, whole: int, tf32: bool) -> tuple[int, int, int]:
 
 def softmax_gradient_tiles(case: Case, *, by_keys: bool) -> Tiles:
     """Those of the kernel of dq, or of dk and dv (`by_keys`), which hold twice as much."""
-    head_dim, value_dim = _padded(case.head_dim), _padded(case.value_dim)
+    head_dim, value_dim = padded(case.head_dim), padded(case.value_dim)
     width = _width(head_dim, value_dim)
     if case.dtype == "float32":  # on the ordinary cores two stages spill
         own, others, warps, stages = ((32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1))[width]
-    elif _ragged(case):
+    elif ragged(case):
         own, others, warps, stages = ((32, 32, 2, 2), (16, 16, 2, 2), (16, 16, 4, 2))[width]
     elif width == 2:
         # Blocks of 32, which no wgmma takes: with 64 keys Triton 3.6 made a dk that is wrong at head_dim 200

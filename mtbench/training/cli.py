@@ -84,8 +84,11 @@ def train(
     seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = 0,
     parallel: Annotated[int, typer.Option(help="Trainings side by side on a device.", min=1)] = 1,
     gpus: Annotated[
-        int, typer.Option(help="GPUs that trainings are spread over, each with --parallel of them.", min=1)
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="GPUs that trainings are spread over, each with --parallel of them. [default: 1]", min=1
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads of each training. [default: all CPUs over those side by side]", min=1),
@@ -118,7 +121,9 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with the run in this folder, as it was asked for; with --time-limit alone."),
+        typer.Option(
+            help="Go on with the run in this folder, as it was asked for; with --time-limit and --gpus alone."
+        ),
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Record this machine's name.")] = False,
 ) -> None:
@@ -140,8 +145,8 @@ def train(
         if value is not None and not 0 <= value < math.inf:
             raise BadInput(f"{option} {value}: must be a finite number, and not negative")
     if resume is not None:
-        check_resumed(("--time-limit",))
-        folder, outcome = resume, command.resume_training(resume, time_limit_s=time_limit)
+        check_resumed(("--time-limit", "--gpus"))
+        folder, outcome = resume, command.resume_training(resume, gpus=gpus, time_limit_s=time_limit)
     else:
         asked = _asked(
             task,
@@ -172,14 +177,14 @@ def train(
                 "compiled": compiled,
             },
             threads=threads,
-            side_by_side=parallel * gpus,
+            side_by_side=parallel * (gpus or 1),
         )
         folder = out or dated("train")
         outcome = command.run_training(
             asked,
             folder,
             parallel=parallel,
-            gpus=gpus,
+            gpus=gpus or 1,
             every_s=checkpoint_every,
             timeout_s=timeout,
             time_limit_s=time_limit,

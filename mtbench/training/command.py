@@ -187,8 +187,9 @@ def run_training(
         return _trained(made, header, time_limit_s)
 
 
-def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outcome:
-    """Go on with a run that was cut off: each job from its checkpoint.
+def resume_training(folder: Path, *, gpus: int | None = None, time_limit_s: float | None = None) -> Outcome:
+    """Go on with a run that was cut off: each job from its checkpoint, over as many GPUs as before where
+    `gpus` does not say.
 
     Raises:
         BadInput: there is no training run, another process is writing it, or the machine or the code has
@@ -197,8 +198,10 @@ def resume_training(folder: Path, *, time_limit_s: float | None = None) -> Outco
     found, run = TrainingFolder.resume(folder)
     with found:
         jobs = [trained.job for trained in run]
-        _check_device(jobs[0].kernels, run.header["plan"].get("gpus", 1))
         header = dict(run.header)
+        if gpus is not None:
+            header["plan"] = {**header["plan"], "gpus": gpus}
+        _check_device(jobs[0].kernels, header["plan"].get("gpus", 1))
         task = load_task(jobs[0].task).open(jobs[0].data)
         if dict(task.fingerprints()) != header.get("data", {}):
             raise BadInput(f"the data of task {task.name} has changed since: put back what was there")

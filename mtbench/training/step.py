@@ -25,6 +25,7 @@ from mtbench.training.examined import Examined
 from mtbench.training.optimizer import clip_each, make_optimizer, set_lr
 from mtbench.training.settings import Job
 from mtbench.training.tasks import Data, Task, grouped
+from mtbench.transformer.held import in_bfloat16
 
 __all__ = ["Epoch", "Evaluation", "Stepper"]
 
@@ -131,12 +132,11 @@ class Stepper:
         time."""
         self.model.eval()
         found = []
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             for arrays in grouped(data):
                 for at in range(len(next(iter(arrays.values())))):
                     batch = {name: torch.from_numpy(x[at]).to(self.device) for name, x in arrays.items()}
-                    with self._precision():
-                        values = self.task.evaluated(self.model, batch)
+                    values = self.task.evaluated(self.model, batch)
                     found.append(torch.stack([x.double() for x in values]))
         loss, metric = torch.cat(found, 1)
         count = len(metric)
@@ -152,8 +152,7 @@ class Stepper:
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.job.kernels.precision != "bfloat16":
             return contextlib.nullcontext()
-        # Its cache of cast weights would hold tensors of another step's graph.
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
+        return in_bfloat16(self.model, self.device.type)
 
     def _step(self, group: _Group) -> None:
         """One step, whose every operation is the device's: no number of it is looked at here."""

@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from mtbench.backend import Applicable
 from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec, Case
 from mtbench.transformer.backends import model_backend, model_form
 from mtbench.transformer.config import ModelConfig
+from mtbench.transformer.linear import Linear, multiplied
 from mtbench.transformer.plain import denominator, key_weight
 
-__all__ = ["Attend", "BackendAttention", "MultiHeadAttention"]
+__all__ = ["Attend", "BackendAttention", "MultiHeadAttention", "by_head"]
 
 Attend = Callable[..., torch.Tensor]
 """``(spec, q, k, v, lengths) -> o``: q is [batch, seq_len, heads, head_dim], k and v have kv_len positions,
 and o is [batch, seq_len, heads, value_dim]; lengths are each sequence's real keys, [batch] integers on the
 device, or None. `plain_attention` is one."""
+
+Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Q, k and v."""
 
 MOST_KERNELS = 256
 """Shapes whose kernels are kept: a decoder that grows by a token has many."""
@@ -103,8 +106,14 @@ class BackendAttention:
         return kernel
 
 
+def by_head(x: torch.Tensor) -> torch.Tensor:
+    """The same [batch, positions, heads, dim], lying head by head as most kernels want it, and would copy it.
+    A token's [batch, heads, dim] does so already."""
+    return x.transpose(-3, -2).contiguous().transpose(-3, -2) if x.ndim > 3 else x.contiguous()
+
+
 class MultiHeadAttention(nn.Module):
-    """Queries of one sequence on the keys and values of another, or of its own.
+    """Queries of one sequence on its own keys and values (`forward`), or on another's (`asked`, `mixed`).
 
     ``momentum-released`` weights the values by eq 14's ``gamma (1 - beta^(N-j+1)) / (1 - beta)`` and is
     linear attention of those. The bare attentions are the others times their denominators (`denominator`).
@@ -114,10 +123,10 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         size = config.size
         width = size.heads * size.head_dim
-        self.query = nn.Linear(size.d_model, width)
-        self.key = nn.Linear(size.d_model, width)
-        self.value = nn.Linear(size.d_model, width)
-        self.out = nn.Linear(width, size.d_model)
+        self.query = Linear(size.d_model, width)
+        self.key = Linear(size.d_model, width)
+        self.value = Linear(size.d_model, width)
+        self.out = Linear(width, size.d_model)
         self.heads, self.causal = size.heads, causal
         self.spec = config.spec(causal=causal)
         """What is computed between the projections, over positions side by side."""
@@ -126,46 +135,40 @@ class MultiHeadAttention(nn.Module):
         self._attend = attend
         self._weights: dict[Any, torch.Tensor] = {}
 
-    def forward(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, lengths: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """[batch, seq_len, d_model], of x of that shape.
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """[batch, seq_len, d_model] of x of that shape on itself; lengths [batch] are the real ones of each
+        entry, None is all of them."""
+        return self.out.merged(self.mixed(*self.together(x), lengths))
 
-        Args:
-            x: where queries come from.
-            memory: where keys and values come from, [batch, kv_len, d_model]; None is x itself.
-            lengths: the real keys of each batch entry, [batch]; None is all of them.
-        """
-        q, k, v = self.together(x) if memory is None else self.projected(x, memory)
-        return self.out(self.mixed(q, k, v, lengths))  # type: ignore[no-any-return]
+    def projected(self, x: torch.Tensor) -> Projections:
+        """Q, k and v of x, by a product each: [..., heads, dim]."""
+        q, k, v = (multiplied(x, part, heads=self.heads)[0] for part in (self.query, self.key, self.value))
+        return q, k, v
 
-    def projected(self, x: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Q of x, and k and v of where they come from: [batch, positions, heads, dim] each."""
-        return self.split(self.query(x)), self.split(self.key(source)), self.split(self.value(source))
+    def together(self, x: torch.Tensor) -> Projections:
+        """`projected` by one product."""
+        q, k, v = multiplied(x, self.query, self.key, self.value, heads=self.heads)
+        if torch.compiler.is_compiling():
+            # Views of one tensor would have their gradients put together outside of what is compiled.
+            return by_head(q), by_head(k), by_head(v)
+        return q, k, v
 
-    def together(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """`projected` of one sequence by one product: x is read once, and its gradient is one sum."""
-        parts = (self.query, self.key, self.value)
-        weight = torch.cat([part.weight for part in parts])
-        bias = torch.cat([part.bias for part in parts])
-        q, k, v = functional.linear(x, weight, bias).chunk(3, -1)
-        return self.split(q), self.split(k), self.split(v)
+    def asked(self, x: torch.Tensor) -> torch.Tensor:
+        """Q of x alone, where k and v are another sequence's."""
+        (found,) = multiplied(x, self.query, heads=self.heads)
+        return by_head(found) if torch.compiler.is_compiling() else found
 
     def mixed(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The attention itself, between the projections: [batch, seq_len, heads x dim]."""
+        """The attention itself, between the projections: all are [batch, positions, heads, dim]."""
         if self.weighted:
             v = v * self.position_weight(v, lengths)
         # Padding lies behind all that is real, where a causal query does not look.
         o = self._attend(self.spec, q, k, v, None if self.causal else lengths)
         if self.bare:
             o = (o * denominator(self.spec, q, k, lengths)).to(o.dtype)
-        return o.flatten(2)
-
-    def split(self, x: torch.Tensor) -> torch.Tensor:
-        """[batch, positions, heads, dim] of [batch, positions, heads x dim]."""
-        return x.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
+        return o
 
     def position_weight(self, v: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Eq 14's weight of each position, [batch or 1, positions, 1, 1]; what it says of padding means

@@ -7,6 +7,7 @@ from torch import nn
 
 from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig
+from mtbench.transformer.linear import Linear
 from mtbench.transformer.model import Transformer
 
 __all__ = ["Classifier"]
@@ -22,8 +23,8 @@ class Classifier(nn.Module):
         self.config = config
         self.encoder = Transformer(config, attend, causal=False)
         del self.encoder.head
-        self.hidden = nn.Linear(size.d_model, size.feed_forward)
-        self.head = nn.Linear(size.feed_forward, classes)
+        self.hidden = Linear(size.d_model, size.feed_forward)
+        self.head = Linear(size.feed_forward, classes)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """[batch, classes] of [batch, seq_len] symbols, of which `lengths` [batch] are real."""

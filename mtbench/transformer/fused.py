@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from mtbench.transformer.layers import CrossLayer, Layer
+from mtbench.transformer.model import EncoderDecoder
 from mtbench.transformer.pixels import PixelTransformer
+from mtbench.transformer.refiner import Refiner
 
 __all__ = ["compile_parts"]
 
@@ -23,18 +25,20 @@ Past torch's own limit, 8, a part that is compiled whole is an error."""
 
 def compile_parts(model: nn.Module) -> None:
     """Compile, at their first call, the projections before each self-attention, all that follows it in its
-    layer, and a pixel's likelihood. A layer that also attends to another sequence has its own forward, and is
-    left as it is but for the projections."""
+    layer, up to the next attention where there is one, and what a model makes of its logits: a pixel's
+    likelihood, or the cross-entropy of a translation."""
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, VERSIONS)
     for module in model.modules():
         if isinstance(module, Layer):
             _compile(module.attention, "together")
             _compile(module.attention, "projected")
-            if not isinstance(module, CrossLayer):
-                _compile(module, "finished")
+            for name in ("asked", "answered") if isinstance(module, CrossLayer) else ("finished",):
+                _compile(module, name)
     if isinstance(model, PixelTransformer):
         _compile(model, "log_probability")
+    if isinstance(model, (EncoderDecoder, Refiner)):
+        _compile(model, "judged")
 
 
 def _compile(module: nn.Module, name: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from mtbench.errors import BadInput
 from mtbench.spec import AttentionSpec
 from mtbench.transformer.attention import MultiHeadAttention
-from mtbench.transformer.layers import CrossLayer
+from mtbench.transformer.layers import CrossLayer, remembered
 from mtbench.transformer.model import EncoderDecoder, Transformer
 from mtbench.transformer.recurrent import Memory, past
 
@@ -62,10 +62,9 @@ class Decoding:
         if isinstance(model, EncoderDecoder) and source is not None:
             with torch.no_grad():
                 memory = model.encoder.encoded(source, source_lengths)
-                for layer in model.layers:
-                    cross = layer.cross
-                    k, v = (cross.split(part(memory)).transpose(1, 2) for part in (cross.key, cross.value))
-                    self._memories.append(Memory(cross.spec, k, v, source_lengths))
+                for layer, (k, v) in zip(model.layers, remembered(model.layers, memory), strict=True):
+                    heads = k.transpose(1, 2), v.transpose(1, 2)
+                    self._memories.append(Memory(layer.cross.spec, *heads, source_lengths))
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -75,13 +74,12 @@ class Decoding:
         x = model.embedding(tokens[:, None], self.position)[:, 0]
         state = model.layers[0].connection.start(x)
         for index, (layer, before) in enumerate(zip(model.layers, self.pasts, strict=True)):
-            attention = layer.attention
-            q, k, v = (attention.split(p(x)) for p in (attention.query, attention.key, attention.value))
-            y, state = layer.attended(x, attention.out(before.step(q, k, v).flatten(1)), state)
+            mixed = before.step(*layer.attention.together(x))
             if isinstance(layer, CrossLayer):
-                read = self._memories[index].read(layer.cross.split(layer.cross.query(y)))
-                y = layer.crossed(y, layer.cross.out(read.flatten(1)))
-            x = layer.fed(y)
+                y, q, state = layer.asked(x, mixed, state)
+                x = layer.answered(y, self._memories[index].read(q))
+            else:
+                x, state = layer.finished(x, mixed, state)
         self.position += 1
         return model.head(model.norm(x))  # type: ignore[no-any-return]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from mtbench.transformer.attention import Attend, MultiHeadAttention
+from mtbench.transformer.attention import Attend, MultiHeadAttention, by_head
 from mtbench.transformer.config import ModelConfig, ModelSize
 from mtbench.transformer.connections import State, connection
+from mtbench.transformer.linear import Linear, multiplied
 
-__all__ = ["CrossLayer", "FeedForward", "Layer"]
+__all__ = ["CrossLayer", "FeedForward", "Layer", "Memory", "remembered"]
+
+Memory = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of another sequence, as a layer sees them: [batch, kv_len, heads, dim] each."""
 
 
 class FeedForward(nn.Module):
@@ -17,8 +23,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(size.d_model, size.feed_forward)
-        self.linear2 = nn.Linear(size.feed_forward, size.d_model)
+        self.linear1 = Linear(size.d_model, size.feed_forward)
+        self.linear2 = Linear(size.feed_forward, size.d_model)
         self.dropout = nn.Dropout(size.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,17 +49,16 @@ class Layer(nn.Module):
         self, x: torch.Tensor, state: State, lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, State]:
         """The layer's output, [batch, seq_len, d_model], and its connection's state."""
-        q, k, v = self.attention.together(x)
-        return self.finished(x, self.attention.mixed(q, k, v, lengths), state)
+        return self.finished(x, self.attention.mixed(*self.attention.together(x), lengths), state)
 
     def finished(self, x: torch.Tensor, mixed: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """All that follows `MultiHeadAttention.mixed`."""
-        y, state = self.attended(x, self.attention.out(mixed), state)
+        y, state = self.attended(x, mixed, state)
         return self.fed(y), state
 
-    def attended(self, x: torch.Tensor, attention: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def attended(self, x: torch.Tensor, mixed: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """What follows the self-attention, up to its norm."""
-        y, state = self.connection(x, self.dropout(attention), state)
+        y, state = self.connection(x, self.dropout(self.attention.out.merged(mixed)), state)
         return self.norm1(y), state
 
     def fed(self, y: torch.Tensor) -> torch.Tensor:
@@ -74,14 +79,29 @@ class CrossLayer(Layer):
         self,
         x: torch.Tensor,
         state: State,
-        memory: torch.Tensor,
+        memory: Memory,
         memory_lengths: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, State]:
-        """As `Layer.forward`; memory is [batch, kv_len, d_model]."""
-        y, state = self.attended(x, self.attention(x, lengths=lengths), state)
-        return self.fed(self.crossed(y, self.cross(y, memory, memory_lengths))), state
+        """As `Layer.forward`; `remembered` makes the memory."""
+        mixed = self.attention.mixed(*self.attention.together(x), lengths)
+        y, q, state = self.asked(x, mixed, state)
+        return self.answered(y, self.cross.mixed(q, *memory, memory_lengths)), state
 
-    def crossed(self, y: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """What follows the cross-attention, up to its norm."""
-        return self.norm_cross(y + self.dropout(attention))  # type: ignore[no-any-return]
+    def asked(
+        self, x: torch.Tensor, mixed: torch.Tensor, state: State
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """What lies between the two attentions: what is handed on, the cross-attention's q, and the state."""
+        y, state = self.attended(x, mixed, state)
+        return y, self.cross.asked(y), state
+
+    def answered(self, y: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """All that follows the cross-attention."""
+        return self.fed(self.norm_cross(y + self.dropout(self.cross.out.merged(mixed))))
+
+
+def remembered(layers: Sequence[CrossLayer], memory: torch.Tensor) -> list[Memory]:
+    """Of each layer its keys and values of another sequence, [batch, kv_len, d_model], by one product."""
+    parts = [part for layer in layers for part in (layer.cross.key, layer.cross.value)]
+    found = [by_head(x) for x in multiplied(memory, *parts, heads=layers[0].cross.heads)]
+    return list(zip(found[::2], found[1::2], strict=True))

@@ -28,7 +28,7 @@ def counted_cross_entropy(
 
 
 def each_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
+    logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor, likeliest: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of each position, [batch, seq_len]: the cross-entropy, 1.0 where the likeliest symbol is right, and 1.0
     where the position is real; all are 0 where it is padding.
@@ -37,12 +37,14 @@ def each_cross_entropy(
         logits: [batch, seq_len, vocabulary].
         targets: the right symbols, [batch, seq_len].
         lengths: how many of them are real, [batch].
+        likeliest: the symbols that have the largest logits, [batch, seq_len], where that is known.
     """
     right = targets.long()
     real = (torch.arange(targets.shape[1], device=targets.device) < lengths[:, None]).float()
     flat = functional.cross_entropy(logits.flatten(0, 1).float(), right.flatten(), reduction="none")
     with torch.no_grad():
-        hits = (logits.argmax(-1) == right).float() * real
+        said = logits.argmax(-1) if likeliest is None else likeliest
+        hits = (said == right).float() * real
     return flat.view_as(right) * real, hits, real
 
 

@@ -22,7 +22,9 @@ from torch import nn
 
 from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig, ModelSize
-from mtbench.transformer.layers import CrossLayer, Layer
+from mtbench.transformer.layers import CrossLayer, Layer, remembered
+from mtbench.transformer.linear import Linear
+from mtbench.transformer.losses import each_cross_entropy
 
 __all__ = ["Embedding", "EncoderDecoder", "Transformer", "shifted", "sinusoids"]
 
@@ -74,7 +76,7 @@ class Transformer(nn.Module):
         layers = nn.ModuleList(Layer(config, attend, causal=causal) for _ in range(size.layers))
         self.layers = cast("Sequence[Layer]", layers)
         self.norm = nn.LayerNorm(size.d_model)
-        self.head = nn.Linear(size.d_model, outputs or size.vocabulary)
+        self.head = Linear(size.d_model, outputs or size.vocabulary)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """[batch, seq_len, vocabulary] of [batch, seq_len] symbols; lengths [batch] are the real ones of each
@@ -106,7 +108,7 @@ class EncoderDecoder(nn.Module):
         layers = nn.ModuleList(CrossLayer(config, attend) for _ in range(size.layers))
         self.layers = cast("Sequence[CrossLayer]", layers)
         self.norm = nn.LayerNorm(size.d_model)
-        self.head = nn.Linear(size.d_model, size.vocabulary)
+        self.head = Linear(size.d_model, size.vocabulary)
 
     def forward(
         self,
@@ -120,6 +122,12 @@ class EncoderDecoder(nn.Module):
         memory = self.encoder.encoded(source, source_lengths)
         x = self.embedding(target)
         state = self.layers[0].connection.start(x)
-        for layer in self.layers:
-            x, state = layer(x, state, memory, source_lengths, target_lengths)
+        for layer, kept in zip(self.layers, remembered(self.layers, memory), strict=True):
+            x, state = layer(x, state, kept, source_lengths, target_lengths)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
+
+    def judged(
+        self, logits: torch.Tensor, target: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`each_cross_entropy` of what `forward` gives."""
+        return each_cross_entropy(logits, target, lengths)

@@ -16,7 +16,9 @@ from torch import nn
 
 from mtbench.transformer.attention import Attend
 from mtbench.transformer.config import ModelConfig
-from mtbench.transformer.layers import CrossLayer
+from mtbench.transformer.layers import CrossLayer, Memory, remembered
+from mtbench.transformer.linear import Linear
+from mtbench.transformer.losses import each_cross_entropy
 from mtbench.transformer.model import Embedding, Transformer
 
 __all__ = ["OFFSETS", "PAD", "Refiner", "spread"]
@@ -53,12 +55,12 @@ class _Decoder(nn.Module):
         self,
         x: torch.Tensor,
         lengths: torch.Tensor,
-        memory: torch.Tensor,
+        memory: Sequence[Memory],
         memory_lengths: torch.Tensor,
     ) -> torch.Tensor:
         state = self.layers[0].connection.start(x)
-        for layer in self.layers:
-            x, state = layer(x, state, memory, memory_lengths, lengths)
+        for layer, kept in zip(self.layers, memory, strict=True):
+            x, state = layer(x, state, kept, memory_lengths, lengths)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -73,8 +75,8 @@ class Refiner(nn.Module):
         del self.encoder.head
         self.embedding = Embedding(size)
         self.first, self.again = _Decoder(config, attend), _Decoder(config, attend)
-        self.head = nn.Linear(size.d_model, size.vocabulary)
-        self.offset = nn.Linear(size.d_model, 2 * OFFSETS + 1)
+        self.head = Linear(size.d_model, size.vocabulary)
+        self.offset = Linear(size.d_model, 2 * OFFSETS + 1)
 
     def encoded(self, source: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the decoders attend to, [batch, source_len, d_model], and logits of how much longer the target
@@ -97,24 +99,34 @@ class Refiner(nn.Module):
         wanted: torch.Tensor,
         width: int,
         times: int,
-    ) -> list[torch.Tensor]:
-        """Logits of each time, [batch, width, vocabulary], of targets of `wanted` places."""
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each time logits, [batch, width, vocabulary], and the likeliest symbols, [batch, width], of
+        targets of `wanted` places. What the decoders see of the source is made once for all times."""
         tokens = spread(source, lengths, wanted, width)
         places = torch.arange(width, device=source.device)
         found = []
+        decoder, kept = self.first, remembered(self.first.layers, memory)
         for time in range(times):
-            decoder = self.again if time else self.first
-            found.append(self.head(decoder(self.embedding(tokens), wanted, memory, lengths)))
+            if time == 1:
+                decoder, kept = self.again, remembered(self.again.layers, memory)
+            logits = self.head(decoder(self.embedding(tokens), wanted, kept, lengths))
             with torch.no_grad():
-                tokens = torch.where(places < wanted[:, None], found[-1].argmax(-1), PAD)
+                tokens = torch.where(places < wanted[:, None], logits.argmax(-1), PAD)
+            found.append((logits, tokens))
         return found
+
+    def judged(
+        self, logits: torch.Tensor, said: torch.Tensor, target: torch.Tensor, wanted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`each_cross_entropy` of one time."""
+        return each_cross_entropy(logits, target, wanted, said)
 
     @torch.no_grad()
     def translated(self, source: torch.Tensor, lengths: torch.Tensor, width: int, times: int) -> torch.Tensor:
         """[batch, width] symbols, and `PAD` behind each target's own end."""
         memory, offsets = self.encoded(source, lengths)
         wanted = (lengths + offsets.argmax(-1) - OFFSETS).clamp(1, width)
-        logits = self.said(source, lengths, memory, wanted, width, times)[-1]
+        logits, _ = self.said(source, lengths, memory, wanted, width, times)[-1]
         logits[..., : PAD + 1] = -torch.inf  # padding is no symbol to say
         places = torch.arange(width, device=source.device)
         return torch.where(places < wanted[:, None], logits.argmax(-1), PAD)

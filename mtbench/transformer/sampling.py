@@ -159,8 +159,8 @@ class Sampler:
                 # Rounded once, as autocast would three times. Three products: the kernels that decode want
                 # their operands in a row, and one product would have to be cut.
                 inner = x.to(torch.bfloat16) if self._bfloat16 else x
-                q, k, v = layer.attention.projected(inner, inner)
-                x, state = layer.finished(x, past.step(q, k, v).flatten(1), state)
+                q, k, v = layer.attention.projected(inner)
+                x, state = layer.finished(x, past.step(q, k, v), state)
             level, nats = self._drawn(x, torch.rand(self.batch, 2, device=self.device))
         self._level.copy_(level)
         self._nats.add_(nats)

@@ -1,4 +1,5 @@
-"""The Triton kernels in Triton's interpreter, against the float64 oracle."""
+"""The Triton kernels in Triton's interpreter, against the float64 oracle: softmax's and the chunked ones,
+which here take short sequences too. test_triton_parallel.py has the parallel form's."""
 
 from __future__ import annotations
 
@@ -89,6 +90,14 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             torch, name, lambda *of, plain=plain, **how: plain(*of, **how).fill_(float("nan"))
         )
+
+
+@pytest.fixture(autouse=True)
+def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the length."""
+    monkeypatch.setattr(
+        import_part("backends.triton.parallel_tiles"), "MOST_KEYS", dict.fromkeys((True, False), 0)
+    )
 
 
 @HALVES
@@ -415,22 +424,11 @@ def test_nan_is_passed_on(dtype: Any) -> None:
     assert np.isnan(o[0, 0, 40:]).all()
 
 
-@pytest.mark.parametrize(("kind", "causal"), ALL)
-def test_bfloat16_where_the_interpreter_is_mended(
-    kind: Any, causal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The interpreter multiplies the bits of bfloat16 operands as integers, hence the declared limit; the
-    first error here says when it no longer does. Mended, and with casts that round to nearest as a card's
-    do (the interpreter cuts), the kernels are right in bfloat16.
-    """
+def mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the interpreter multiply bfloat16 operands by their values, not by their bits as integers, and
+    round to nearest as a card does (it cuts)."""
     interpreter: Any = pytest.importorskip("triton.runtime.interpreter")
     bfloat16, float32 = interpreter.tl.bfloat16, interpreter.tl.float32
-    spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
-    case = Case(spec=spec, heads=1, seq_len=97, head_dim=40, value_dim=24, dtype="bfloat16")
-    inputs = make_inputs(case)
-    with np.errstate(all="ignore"):
-        assert not error(case, inputs) < 0.5
-
     builder = interpreter.InterpreterBuilder
     dot, cast = builder.create_dot, builder.cast_impl
 
@@ -446,4 +444,19 @@ def test_bfloat16_where_the_interpreter_is_mended(
 
     monkeypatch.setattr(builder, "create_dot", lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest))
     monkeypatch.setattr(builder, "cast_impl", right_cast)
+
+
+@pytest.mark.parametrize(("kind", "causal"), ALL)
+def test_bfloat16_where_the_interpreter_is_mended(
+    kind: Any, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The declared limit is the interpreter's; the first error here says when it no longer is. Mended, the
+    kernels are right in bfloat16.
+    """
+    spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
+    case = Case(spec=spec, heads=1, seq_len=97, head_dim=40, value_dim=24, dtype="bfloat16")
+    inputs = make_inputs(case)
+    with np.errstate(all="ignore"):
+        assert not error(case, inputs) < 0.5
+    mend(monkeypatch)
     check(case, inputs)

@@ -61,6 +61,21 @@ for beta, keep, batch, n, lengths in json.loads(sys.argv[1]):
 """
 
 
+PARALLEL = """
+import dataclasses, json, sys
+from mtbench import AttentionSpec, Case
+from mtbench.registry import import_part
+aot = import_part("backends.triton.aot")
+dtype, sizes = json.loads(sys.argv[1])
+for seq_len, kv_len, head_dim, causal in sizes:
+    sizes = dict(batch=2, heads=2, seq_len=seq_len, kv_len=kv_len, head_dim=head_dim, lengths=(kv_len, 1))
+    spec = AttentionSpec(causal=causal)
+    case = Case(spec=spec, dtype=dtype, device="cuda", mode="forward_backward", **sizes)
+    for found in aot.resources(case):
+        print(json.dumps(dataclasses.asdict(found) | {"case": [seq_len, kv_len, head_dim, causal]}))
+"""
+
+
 SINGLE_PASS = """
 import dataclasses, json, sys
 from mtbench import AttentionSpec, Case
@@ -143,6 +158,21 @@ def test_z_in_8_columns_spills_less_than_in_16() -> None:
         assert narrow["tensor_core_instructions"] > 0
         assert narrow["shared_bytes"] <= SHARED_AT_MOST
         assert narrow["stack_bytes"] < wide["stack_bytes"], (narrow, wide)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_parallel_form_of_short_sequences(dtype: str) -> None:
+    """In bfloat16 some lengths of translation's batches, 139 columns a head, and heads of whole 16 bytes."""
+    sizes = [(10, 10, 139, False), (40, 40, 139, True), (64, 64, 64, True)] if dtype == "bfloat16" else []
+    found = run(PARALLEL, [dtype, [*sizes, (80, 80, 139, False)]])
+    # Past 64 keys the backward has two launches.
+    kernels = ["parallel", "parallel_gradients"] * (len(sizes) + 1)
+    assert [row["kernel"] for row in found] == [*kernels, "parallel_gradients"]
+    for row in found:
+        assert row["stack_bytes"] <= SPILLED_AT_MOST // 2, row
+        assert row["shared_bytes"] <= SHARED_AT_MOST // 4, row  # so that several programs share an SM
+        assert (row["tensor_core_instructions"] > 0) == (dtype != "float32"), row
+        assert row["kernel"] != "parallel" or row["stack_bytes"] <= 16, row
 
 
 def test_the_look_back_scan() -> None:

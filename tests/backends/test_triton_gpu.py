@@ -48,6 +48,14 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+@pytest.fixture
+def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sequence is short enough for the parallel form."""
+    monkeypatch.setattr(
+        import_part("backends.triton.parallel_tiles"), "MOST_KEYS", dict.fromkeys((True, False), 0)
+    )
+
+
 def attend(case: Case, inputs: Inputs) -> Array:
     kernel = load_backend("triton").build(case, "fused")
     assert kernel.untimed is None
@@ -156,6 +164,50 @@ def test_padding_and_keys_of_another_length(kind: Any, causal: bool, dtype: Any)
             check_gradients(Case(spec=spec, lengths=lengths, dtype=dtype, device="cuda", **sizes))
 
 
+SHORT = [
+    # seq_len, kv_len, lengths
+    (1, 1, None), (10, 10, (1, 10, 7)), (33, 33, None), (64, 64, (1, 64, 33)), (80, 80, None),
+    (128, 128, (65, 1, 128)), (64, 1, None), (10, 65, (65, 1, 64)), (300, 20, None), (300, 100, (3, 100, 50)),
+    (5000, 40, (40, 1, 39)),
+]  # fmt: skip
+DIMS = [
+    ("bfloat16", 64, 64), ("bfloat16", 32, 128), ("bfloat16", 139, 139), ("float16", 139, 20),
+    ("float32", 17, 139),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "head_dim", "value_dim"), DIMS)
+@pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
+def test_the_parallel_form_of_short_sequences(
+    kind: Any, causal: bool, dtype: Any, head_dim: int, value_dim: int
+) -> None:
+    """Each pair of tiles is another kernel. Every call has to give the same bits, which a race would not."""
+    spec = AttentionSpec(kind=kind, causal=causal, beta=0.9, gamma=0.6)
+    for n, m, lengths in SHORT:
+        if causal and n != m:
+            continue
+        sizes: Any = {"batch": 3, "heads": 2, "seq_len": n, "kv_len": m, "lengths": lengths}
+        sizes |= {"head_dim": head_dim, "value_dim": value_dim, "mode": "forward_backward"}
+        case = Case(spec=spec, dtype=dtype, device="cuda", **sizes)
+        check_gradients(case)
+        kernel = load_backend("triton").build(case, "fused")
+        kernel.load(make_inputs(case))
+        first, *others = (kernel.outputs(kernel()) for _ in range(4))
+        for again in others:
+            for name, array in first.items():
+                np.testing.assert_array_equal(array, again[name], err_msg=f"{name} of {case.id}")
+
+
+@DTYPES
+@pytest.mark.parametrize(("kind", "causal"), KINDS[2:])
+@pytest.mark.usefixtures("chunked")
+def test_the_chunked_kernels_at_short_lengths(kind: Any, causal: bool, dtype: Any) -> None:
+    """Which the parallel form takes otherwise, but a sequence over several cards does not."""
+    for size in SIZES:
+        if size[2] <= 128:
+            check_gradients(a_case(kind, causal, size, dtype))
+
+
 EIGHT = [
     # batch, heads, seq_len, head_dim, value_dim, lengths
     pytest.param((1, 2, 17, 128, 128, None), id="few-positions"),
@@ -173,6 +225,7 @@ EIGHT = [
     [("linear", 0.9), ("momentum", 0.0), ("momentum", 0.3), ("momentum", 0.5), ("momentum", 0.9)],
 )
 @pytest.mark.parametrize("size", EIGHT)
+@pytest.mark.usefixtures("chunked")
 def test_the_sum_of_the_keys_in_8_columns(size: Any, kind: Any, beta: float) -> None:
     """The one kernel that multiplies by mma and by wgmma: such a one was wrong on a card before. What it
     makes of z is judged by itself, and every call has to give the same bits, which a race would not."""
@@ -247,20 +300,86 @@ def test_very_negative_queries_and_keys(kind: Any, causal: bool, dtype: Any) -> 
 @pytest.mark.parametrize(("kind", "causal"), KINDS)
 def test_the_build_compiles_everything(kind: Any, causal: bool, dtype: Any) -> None:
     """What the first call still had to compile would be timed as if it were work."""
-    names = ("softmax", "softmax_gradients") if kind == "softmax" else ("states", "scan", "full", "gradients")
+    names = ["softmax", "softmax_gradients"]
+    if kind != "softmax":
+        names = ["states", "scan", "full", "gradients", "parallel", "parallel_gradients"]
     modules = [import_part(f"backends.triton.{name}") for name in names]
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
 
     def count() -> int:
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())
 
-    case = a_case(kind, causal, (1, 1, 4500, 48, 24), dtype).replace(mode="forward_backward")
-    kernel = load_backend("triton").build(case, "fused")
-    built = count()
-    assert built > 0
-    kernel.load(make_inputs(case))
-    kernel.wait(kernel())
-    assert count() == built
+    for n in (4500, 50):
+        case = a_case(kind, causal, (1, 1, n, 48, 24), dtype).replace(mode="forward_backward")
+        kernel = load_backend("triton").build(case, "fused")
+        built = count()
+        assert built > 0
+        kernel.load(make_inputs(case))
+        kernel.wait(kernel())
+        assert count() == built
+
+
+def loaded(case: Case, inputs: Inputs) -> tuple[Any, list[Any]]:
+    """A kernel, and q, k, v and do on the card."""
+    tensors = importlib.import_module("mtbench.frameworks.torch")
+    qkv = [tensors.to_tensor(x, "cuda").requires_grad_() for x in (inputs.q, inputs.k, inputs.v)]
+    return load_backend("triton").build(case, "fused"), [*qkv, tensors.to_tensor(inputs.do, "cuda")]
+
+
+@DTYPES
+@pytest.mark.parametrize("n", [300, 50])
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_tensors_that_begin_anywhere(kind: Any, causal: bool, n: int, dtype: Any) -> None:
+    """Pieces of flat buffers, and short ones for the parallel form. A kernel compiled for tensors that begin
+    at multiples of 16 bytes faults there; and the launches of those that do go on with it."""
+    case = a_case(kind, causal, (1, 2, n, 64, 64), dtype).replace(mode="forward_backward")
+    kernel, tensors = loaded(case, make_inputs(case))
+    wanted = called(kernel, tensors)
+    for moved in ((0,), (1, 2), (3,), (0, 1, 2, 3)):
+        own = [off(x) if index in moved else x for index, x in enumerate(tensors)]
+        assert [x.data_ptr() % 16 != 0 for x in own] == [index in moved for index in range(4)]
+        for found, right in zip(called(kernel, own), wanted, strict=True):
+            assert float((found - right).detach().norm() / right.detach().norm()) < TOLERANCE[dtype]
+    for found, right in zip(called(kernel, tensors), wanted, strict=True):
+        assert torch.equal(found, right)
+
+
+def called(kernel: Any, tensors: list[Any]) -> list[Any]:
+    """o, dq, dk and dv in float32."""
+    kernel.give(*tensors)
+    result = kernel()
+    kernel.wait(result)
+    return [x.float() for x in result]
+
+
+def off(x: Any) -> Any:
+    """A copy that begins one element past a multiple of 16 bytes."""
+    flat = torch.zeros(x.numel() + 1, dtype=x.dtype, device=x.device)[1:]
+    return flat.view(x.shape).copy_(x.detach()).requires_grad_(x.requires_grad)
+
+
+@pytest.mark.parametrize("n", [700, 50])
+@pytest.mark.parametrize(("kind", "causal"), KINDS)
+def test_a_cuda_graph_holds_a_call_with_its_backward(kind: Any, causal: bool, n: int) -> None:
+    case = a_case(kind, causal, (1, 2, n, 64, 64), "bfloat16").replace(mode="forward_backward")
+    kernel, tensors = loaded(case, make_inputs(case))
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    kernel.give(*tensors)
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            kernel()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        held = kernel()
+    with torch.no_grad():
+        for x in tensors:
+            x.mul_(0.5)
+    graph.replay()
+    torch.cuda.synchronize()
+    fresh = [x.detach().clone().requires_grad_(x.requires_grad) for x in tensors]  # of this stream
+    for replayed, direct in zip(held, called(kernel, fresh), strict=True):
+        assert torch.equal(replayed.float(), direct)
 
 
 @pytest.mark.parametrize(("kind", "causal"), KINDS)

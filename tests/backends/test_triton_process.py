@@ -62,9 +62,11 @@ def test_listing_it_loads_no_framework() -> None:
 class TestProcesses:
     def test_an_interpreted_kernel_has_no_time_and_says_its_blocks(self) -> None:
         found = python(
-            LOAD + "kernel = b.build(Case(heads=1, seq_len=8, head_dim=8), 'fused')\n"
-            "assert kernel.untimed == 'interpreted'\n"
-            "assert kernel.config['rows'] == kernel.config['keys'] == 32 and kernel.config['segments'] == 1"
+            LOAD
+            + "short, long = (b.build(Case(heads=1, seq_len=n, head_dim=8), 'fused') for n in (8, 200))\n"
+            "assert short.untimed == long.untimed == 'interpreted'\n"
+            "assert short.config['rows'] == short.config['keys'] == 16 and short.config['parallel']\n"
+            "assert long.config['rows'] == long.config['keys'] == 32 and long.config['segments'] == 2"
         )
         assert found.returncode == 0, found.stderr
 

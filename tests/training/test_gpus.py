@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Sequence
@@ -156,3 +157,21 @@ def test_a_run_goes_on_with_as_many_gpus_as_it_has_begun_with(
         header = {"plan": {"parallel": 1, "every_s": 1.0, "timeout_s": 1.0} | plan}
         command._trained(opened, header, None)
     assert [settings.gpus for settings in found] == [wanted]
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [(None, 2), (3, 3)])
+def test_a_run_goes_on_with_the_gpus_that_are_asked_for(
+    asked: int | None, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "r").folder
+    header = json.loads((folder / "run.json").read_text())
+    header["plan"] |= {"gpus": 2, "parallel": 1, "every_s": 1.0, "timeout_s": 1.0}
+    (folder / "run.json").write_text(json.dumps(header))
+    checked, begun = [], []
+    monkeypatch.setattr(command, "_check_device", lambda kernels, gpus: checked.append(gpus))
+    monkeypatch.setattr(command, "check_same", lambda old, new: None)
+    monkeypatch.setattr(
+        command, "_trained", lambda folder, header, limit: begun.append(header["plan"]["gpus"])
+    )
+    command.resume_training(folder, gpus=asked)
+    assert checked == begun == [wanted]

@@ -84,7 +84,7 @@ def test_the_released_attention_by_hand() -> None:
     """Eq 14's weight under a causal mask: w_j = gamma (1 - beta^(N-j+1)) / (1 - beta) for every query."""
     attention = model(config("momentum-released")).layers[0].attention
     x = torch.randn(1, 6, SIZE.d_model, dtype=torch.float64)
-    q, k, v = (attention.split(p(x)) for p in (attention.query, attention.key, attention.value))
+    q, k, v = attention.projected(x)
     fq, fk = (torch.nn.functional.elu(t) + 1 for t in (q, k))
     rows = []
     for i in range(6):

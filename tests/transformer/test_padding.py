@@ -69,7 +69,7 @@ def test_padding_changes_nothing(attention: str, connection: str) -> None:
         memory, offsets = refiner.encoded(source, LENGTHS)
         found.append((offsets, refiner.said(source, LENGTHS, memory, WANTED, width, 3)))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-11, atol=1e-11)
-    for one, other in zip(found[0][1], found[1][1], strict=True):
+    for (one, _), (other, _) in zip(found[0][1], found[1][1], strict=True):
         same(one, other, WANTED)
 
 
@@ -80,7 +80,7 @@ def test_attention_without_normaliser_by_hand(causal: bool) -> None:
     whole = Transformer(config("momentum-bare"), plain_attention, causal=causal).double()
     layer = whole.layers[0].attention
     x = torch.randn(2, 6, SIZE.d_model, dtype=torch.float64)
-    q, k, v = (layer.split(p(x)) for p in (layer.query, layer.key, layer.value))
+    q, k, v = layer.projected(x)
     fq, fk = (torch.nn.functional.elu(t) + 1 for t in (q, k))
     for row, n in enumerate(LENGTHS.tolist()):
         rows = []

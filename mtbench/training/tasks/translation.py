@@ -252,12 +252,14 @@ class Translation(TranslationTask):
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             why="The sizes that the paper has for translation without autoregression; that it is done a "
-            "subword at a time, and for 40 epochs of 100 steps, is ours.",
+            "subword at a time is ours, and so are 20 epochs of 100 steps, the last four at a tenth of the "
+            "learning rate: on 38,000 sentence pairs held-out loss was lowest after 16 to 24 epochs of a "
+            "training of 40, and rose from there on while the training loss fell.",
             size=paper_size(80),
             schedule=Schedule(
-                epochs=40, iterations=100, batch=128, seq_len=80, evaluations=20, evaluation_batches=ALL
+                epochs=20, iterations=100, batch=128, seq_len=80, evaluations=20, evaluation_batches=ALL
             ),
-            optimization=Optimization(lr=1e-3, weight_decay=0.0, drop_epoch=32),
+            optimization=Optimization(lr=1e-3, weight_decay=0.0, drop_epoch=16),
         ),
         "short": SHORT,
     }
@@ -278,12 +280,12 @@ class Translation(TranslationTask):
 
     def each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """See `TranslationTask.each`."""
-        from mtbench.transformer.losses import each_cross_entropy
         from mtbench.transformer.model import shifted
 
         target, lengths = batch["target"], batch["target_lengths"]
         logits = model(batch["source"], shifted(target, BEGIN), batch["source_lengths"], lengths)
-        return each_cross_entropy(logits, target, lengths)
+        found: tuple[Any, Any, Any] = model.judged(logits, target, lengths)
+        return found
 
     def decoded(self, model: Any, source: Any, lengths: Any, most: int) -> Any:
         """See `TranslationTask.decoded`."""

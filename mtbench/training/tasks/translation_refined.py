@@ -111,13 +111,11 @@ class RefinedTranslation(TranslationTask):
     def each(self, model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """See `TranslationTask.each`. The loss is the mean over all times a target is said, at its own
         length, and that of telling its length, spread over its places; right is the last time's."""
-        from mtbench.transformer.losses import each_cross_entropy
-
         source, lengths = batch["source"], batch["source_lengths"]
         target, wanted = batch["target"], batch["target_lengths"]
         memory, offsets = model.encoded(source, lengths)
         said = model.said(source, lengths, memory, wanted, target.shape[1], TIMES)
-        found = [each_cross_entropy(logits, target, wanted) for logits in said]
+        found = [model.judged(logits, tokens, target, wanted) for logits, tokens in said]
         _, right, counts = found[-1]
         told = model.told(offsets, lengths, wanted)
         loss = sum(each for each, _, _ in found) / TIMES
