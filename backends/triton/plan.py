@@ -87,7 +87,7 @@ class Plan:
         """The plan with a call's own lengths, [batch], in place of the case's; None leaves those."""
         if lengths is None:
             return self
-        own = replace(self, lengths=lengths.to(torch.int32))
+        own = replace(self, lengths=lengths.to(torch.int32).contiguous())
         if self.lengths is not None:  # what is kept depends on whether there are any
             object.__setattr__(own, "kept", self.kept)
         return own

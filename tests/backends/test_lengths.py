@@ -86,6 +86,20 @@ def test_one_kernel_does_every_batchs_lengths(backend: str, form: str, kind: str
         check_at_call(kernel, form, case, drawn(seed), dtype)
 
 
+@pytest.mark.triton
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_lengths_may_lie_in_any_stride(kind: str) -> None:
+    """A column of a table, and one number for all: a kernel reads one after another."""
+    case = padded(kind, "full", mode="forward")
+    kernel = built("triton", "fused", case)
+    inputs = make_inputs(case)
+    qkv = [to_tensor(x, case.device) for x in (inputs.q, inputs.k, inputs.v)]
+    table = torch.tensor([[7, 80], [20, 90]], dtype=torch.int32)
+    for lengths in (table[:, 0], table[0, :1].expand(BATCH)):
+        assert not lengths.is_contiguous()
+        assert torch.equal(kernel.apply(*qkv, lengths), kernel.apply(*qkv, lengths.contiguous()))
+
+
 def test_where_a_kernel_has_none_none_can_be_given() -> None:
     kernel = built("torch-eager", "parallel", padded("linear", "full", lengths=None))
     with pytest.raises(BadInput, match="without lengths, or of fixed ones"):
