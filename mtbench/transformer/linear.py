@@ -99,6 +99,8 @@ def odd(layer: Linear, multiple: int) -> bool:
 def _padding(x: torch.Tensor, layers: tuple[Linear, ...]) -> tuple[torch.dtype, int] | None:
     """The precision in which x is multiplied and the multiple, or None where nothing is padded."""
     device, dtype = x.device.type, x.dtype
+    if not any(device == padding for padding, _ in ALIGNED):  # autocast knows not every device
+        return None
     if dtype != torch.float64 and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     multiple = ALIGNED.get((device, dtype))
@@ -139,11 +141,11 @@ class _Product(torch.autograd.Function):
         wide = x.new_empty((*before, rows.shape[1]), dtype=rows.dtype)
         wide[..., :k].unflatten(-1, read).copy_(x)
         wide[..., k:].fill_(1.0)
-        wide = wide.flatten(0, -2)
+        wide = wide.view(-1, rows.shape[1])
         ctx.save_for_backward(wide, rows)
         ctx.k, ctx.dtype, ctx.shape = k, x.dtype, x.shape
         ctx.sizes, ctx.multiple, ctx.heads = sizes, multiple, heads
-        y = (wide @ rows.T).unflatten(0, before)
+        y = (wide @ rows.T).view(*before, len(rows))
         return tuple(_split(y[..., at : at + size], heads) for at, size in _places(sizes, multiple))
 
     @staticmethod
@@ -173,11 +175,11 @@ def _together(
     """Those of the layers side by side, with zeros where a size is padded: [rows, padded outputs]."""
     first = gradients[0]
     if heads is None and len(sizes) == 1 and sizes[0] % multiple == 0:
-        return first.flatten(0, -2).to(dtype).contiguous()
+        return first.reshape(-1, sizes[0]).to(dtype).contiguous()
     before = first.shape[: -1 if heads is None else -2]
     width = sum(up(size, multiple) for size in sizes)
     found = first.new_empty((*before, width), dtype=dtype)
     for (at, size), gradient in zip(_places(sizes, multiple), gradients, strict=True):
         _split(found[..., at : at + size], heads).copy_(gradient)
         found[..., at + size : at + up(size, multiple)].zero_()
-    return found.flatten(0, -2)
+    return found.view(-1, width)

@@ -107,3 +107,22 @@ def test_sizes_that_fit_are_left_alone(forced: Callable[[torch.dtype], None]) ->
     with held(layer, "cpu", torch.float32):
         assert layer.held is None
         assert layer(torch.randn(4, 8)).grad_fn.name() == "AddmmBackward0"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("before", [(), (0,), (2, 3)])
+def test_any_axes_before_the_last(before: tuple[int, ...], forced: Callable[[torch.dtype], None]) -> None:
+    layer = Linear(10, 5)
+    x = torch.randn(*before, 10, requires_grad=True)
+    found = []
+    for padded in (False, True):
+        if padded:
+            forced(torch.float32)
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y.sin().sum(), (x, layer.weight, layer.bias))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_device_without_autocast_pads_nothing() -> None:
+    """Such as meta, on which a model has shapes and no numbers."""
+    assert Linear(10, 5, device="meta")(torch.empty(2, 10, device="meta")).shape == (2, 5)
