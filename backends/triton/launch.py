@@ -85,7 +85,8 @@ class Prepared:
             return
         compiled = by_triton(self, *tensors)
         if compiled is not None:  # a hook of Triton's cache may have forbidden it
-            self._runners[key] = compiled[(*self.grid, 1, 1)[:3]]
+            # By its name: what Triton's AsyncCompileMode returns has a kernel's methods, but not by [].
+            self._runners[key] = compiled.__getitem__((*self.grid, 1, 1)[:3])
 
 
 class Launch(Protocol):

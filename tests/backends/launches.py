@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -135,6 +136,9 @@ def main() -> None:
     step("token in debugging")
     triton.knobs.runtime.debug = False
     step("token after debugging")
+    with ThreadPoolExecutor(1) as threads, triton.AsyncCompileMode(threads):
+        decode.step(spec, *(tensor((1, 2, 16), torch.float32) for _ in range(3)), state)
+    step("token compiled aside", torch.float32)
     decode.advance.add_pre_run_hook(lambda *args, **how: HOOKED.append("before run"))
     step("token with a hook before run")
 

@@ -70,7 +70,7 @@ def bound(launches: list[dict[str, Any]]) -> list[str]:
 
 def test_what_is_started_is_what_triton_starts(launches: Launches) -> None:
     every = [one for some in launches.values() for one in some]
-    assert len(every) == 84
+    assert len(every) == 85
     for one in every:
         assert one["alike"], one
 
@@ -132,6 +132,12 @@ def test_a_dtype_a_device_and_a_switch_of_triton_are_other_kernels(launches: Lau
         (one,) = launches[f"token{way}"]
         assert (one["function"], one["bound"]) == (every[0]["function"], 0)
     assert launches["token on another stream"][0]["stream"] == 7
+
+
+def test_a_kernel_that_another_thread_compiles_is_kept(launches: Launches) -> None:
+    """In Triton's AsyncCompileMode it is a promise of one that Triton returns."""
+    (aside,) = launches["token compiled aside"]
+    assert aside["bound"] == 0
 
 
 def test_triton_s_hooks_are_called(launches: Launches) -> None:
