@@ -64,7 +64,7 @@ def tests(session: nox.Session) -> None:
         session.run(
             *("python", "-m", "pytest", *AT_ONCE),
             *("-W", "ignore:Conversion of an array with ndim:DeprecationWarning"),
-            *("tests/backends/test_triton.py", "tests/backends/test_triton_decode.py"),
+            *(f"tests/backends/test_triton{part}.py" for part in ("", "_parallel", "_decode")),
             *("-k", "any_size or gradients or after_a_prompt or segments"),
             env={"PYTHONPATH": str(oldest.resolve())},
         )
