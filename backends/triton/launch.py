@@ -53,6 +53,10 @@ class Prepared:
         self._knobs, self._driver = triton.knobs, driver
         self._runners: dict[Hashable, Callable[..., None]] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Prepared:
+        """Itself: what is copied, such as a model that has run, goes on with the kernels that were found."""
+        return self
+
     def _key(self, device: int, tensors: tuple[Any, ...]) -> tuple[Hashable, ...]:
         """What Triton compiles a kernel for beside the numbers and constants, which are settled: the device,
         its own switches, and of each tensor whether it is there, its dtype and whether it begins at a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,18 @@ def _agree(made: Transformer, truth: Transformer) -> float:
         size = max(float(wanted.norm()), 1e-3)
         errors.append(float((found.double() - wanted).norm()) / size)
     return max(errors)
+
+
+@pytest.mark.parametrize("backend", ["torch-eager", pytest.param("triton", marks=pytest.mark.triton)])
+def test_a_model_that_has_run_can_be_copied(backend: str) -> None:
+    """As averages of a training's weights do; its kernels hold none of them."""
+    small = replace(config(), size=replace(SIZE, layers=1))
+    made = Transformer(small, BackendAttention(backend), causal=True)
+    logits = made(tokens())
+    copied = copy.deepcopy(made)
+    assert torch.equal(copied(tokens()), logits)
+    copied(tokens()).sum().backward()
+    assert all(p.grad is None for p in made.parameters())
 
 
 def test_a_kernel_is_built_once_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
