@@ -6,6 +6,7 @@ between them stays the backend's own kernel. The parameters keep their names.
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -42,5 +43,6 @@ def compile_parts(model: nn.Module) -> None:
 
 
 def _compile(module: nn.Module, name: str) -> None:
-    compiled: Any = torch.compile(getattr(module, name), fullgraph=True, dynamic=False)
-    object.__setattr__(module, name, compiled)
+    compiled: Any = torch.compile(getattr(type(module), name), fullgraph=True, dynamic=False)
+    # As a method, which a copy of the model has of its own modules: a function would be the first's.
+    object.__setattr__(module, name, MethodType(compiled, module))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -98,3 +99,19 @@ def test_a_compiled_translation_learns_the_same(
     for one, other in zip(learnt(name, connection, compiled=True), plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
     assert seen == {"together", "projected", "finished", "asked", "answered", "judged"}
+
+
+def test_a_copy_of_a_compiled_model_has_its_own_weights(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    really = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda part, **how: really(part, backend="aot_eager", **how))
+    model = Refiner(ModelConfig(size=ODD, attention="linear"), plain_attention)
+    compile_parts(model)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.mul_(2.0)
+    plain = Refiner(ModelConfig(size=ODD, attention="linear"), plain_attention)
+    plain.load_state_dict(copied.state_dict())
+    source = torch.randint(3, ODD.vocabulary, (3, 7))
+    found, wanted = (one.encoded(source, LENGTHS)[0] for one in (copied, plain))
+    torch.testing.assert_close(found, wanted)
