@@ -31,6 +31,13 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.dtype], None]:
     return lambda dtype: monkeypatch.setitem(linear.ALIGNED, ("cpu", dtype), 8)
 
 
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is allocated is full of NaN: an element that nothing writes shows."""
+    plain = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *of, **how: plain(*of, **how).fill_(float("nan")))
+
+
 def learnt(name: str, variant: str, dtype: torch.dtype, around: Any = None) -> tuple[torch.Tensor, ...]:
     """The loss of a translation, and the gradient of every parameter."""
     torch.manual_seed(0)
@@ -50,11 +57,19 @@ def learnt(name: str, variant: str, dtype: torch.dtype, around: Any = None) -> t
 @pytest.mark.parametrize("variant", ["softmax", "momentum+adaptive", "momentum-released+momentum"])
 @pytest.mark.parametrize("name", ["translation", "translation-refined"])
 def test_padded_products_learn_the_same(
-    name: str, variant: str, holds: bool, forced: Callable[[torch.dtype], None]
+    name: str,
+    variant: str,
+    holds: bool,
+    forced: Callable[[torch.dtype], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Where they are held, no layer makes rows of its own."""
     plain = learnt(name, variant, torch.float64)
     forced(torch.float64)
-    around = (lambda model: held(model, "cpu", torch.float64)) if holds else None
+    around = None
+    if holds:
+        around = lambda model: held(model, "cpu", torch.float64)  # noqa: E731
+        monkeypatch.delattr(Linear, "rows")
     padded = learnt(name, variant, torch.float64, around)
     assert len(padded) == len(plain)
     for one, other in zip(padded, plain, strict=True):
@@ -90,14 +105,16 @@ def test_every_mixture_of_sizes(sizes: tuple[int, ...], inner: int, forced: Call
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_a_row_begins_at_every_multiple(forced: Callable[[torch.dtype], None]) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_row_begins_at_every_multiple(compiled: bool, forced: Callable[[torch.dtype], None]) -> None:
     """Of both operands and of the result: what a GPU's fast products ask for."""
     layer = Linear(10, 5)
+    product = torch.compile(layer.forward, backend="eager", fullgraph=True) if compiled else layer
     forced(torch.float32)
     with held(layer, "cpu", torch.float32):
         assert layer.held is not None
         assert layer.held.shape == (8, 16)
-        assert layer(torch.randn(4, 10)).stride() == (8, 1)
+        assert product(torch.randn(4, 10)).stride() == (8, 1)
     assert layer.held is None
 
 
