@@ -68,16 +68,17 @@ class Prepared:
         return (
             device,
             runtime.debug,
-            getattr(compilation, "instrumentation_mode", None),  # of Triton 3.6, as the next
-            getattr(runtime, "add_stages_inspection_hook", None),
+            getattr(compilation, "instrumentation_mode", None),  # of Triton 3.6
             *[None if x is None else (x.dtype, x.data_ptr() % 16 == 0) for x in tensors],
         )
 
     def run(self, tensors: tuple[Any, ...]) -> None:
         """Run it on the current device and stream: by Triton, and by the compiled kernel itself where Triton
         has found that before. Triton's launch hooks are called either way. A function that is to run before
-        `JITFunction.run` wants that to run."""
-        if self.interpreted or self.kernel.pre_run_hooks:
+        `JITFunction.run` wants that to run; one that changes how kernels are compiled is asked at every call
+        what it would do now."""
+        changes = getattr(self._knobs.runtime, "add_stages_inspection_hook", None)  # of Triton 3.6
+        if self.interpreted or self.kernel.pre_run_hooks or changes is not None:
             by_triton(self, *tensors)
             return
         active = self._driver.active

@@ -139,6 +139,15 @@ def main() -> None:
     with ThreadPoolExecutor(1) as threads, triton.AsyncCompileMode(threads):
         decode.step(spec, *(tensor((1, 2, 16), torch.float32) for _ in range(3)), state)
     step("token compiled aside", torch.float32)
+    version = "one"
+    triton.knobs.runtime.add_stages_inspection_hook = lambda *compiler: (
+        None if compiler else (version, version)
+    )
+    step("token of other stages")
+    version = "two"
+    step("token of other stages yet")
+    triton.knobs.runtime.add_stages_inspection_hook = None
+    step("token of the first stages")
     decode.advance.add_pre_run_hook(lambda *args, **how: HOOKED.append("before run"))
     step("token with a hook before run")
 

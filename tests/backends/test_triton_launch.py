@@ -70,7 +70,7 @@ def bound(launches: list[dict[str, Any]]) -> list[str]:
 
 def test_what_is_started_is_what_triton_starts(launches: Launches) -> None:
     every = [one for some in launches.values() for one in some]
-    assert len(every) == 85
+    assert len(every) == 88
     for one in every:
         assert one["alike"], one
 
@@ -138,6 +138,14 @@ def test_a_kernel_that_another_thread_compiles_is_kept(launches: Launches) -> No
     """In Triton's AsyncCompileMode it is a promise of one that Triton returns."""
     (aside,) = launches["token compiled aside"]
     assert aside["bound"] == 0
+
+
+def test_a_hook_into_the_compiler_is_asked_at_every_call(launches: Launches) -> None:
+    """It says which kernel it would make, and may say another the next time."""
+    names = ("token", "token of other stages", "token of other stages yet", "token of the first stages")
+    found = [launches[name][0]["function"] for name in names]
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
 
 
 def test_triton_s_hooks_are_called(launches: Launches) -> None:
