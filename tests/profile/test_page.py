@@ -21,6 +21,7 @@ from mtbench.profile.record import (
     read_profile,
 )
 from reports.against_page import against_html
+from reports.profile_drawing import memory_figure
 from reports.profile_page import profile_html, write_profile_page
 from tests.profile.synthetic import gpu_profile
 
@@ -92,6 +93,14 @@ def test_the_sweep_s_peak_is_drawn_beside_the_memory_that_it_is_of(tmp_path: Pat
         (replace(on_a_gpu, memory=(host,), row=on_a_cpu), 1),
     ):
         assert profile_html(profile).count("the sweep's peak, ") == drawn
+
+
+def test_words_of_the_memory_s_axis_are_not_cut() -> None:
+    """The line at 30 KiB is a pixel below the figure's upper end."""
+    course = MemoryCourse(method="m", points=((0.0, 0), (1.0, 28672)), peak_bytes=28672)
+    found = re.findall(r'y="([-\d.]+)"[^>]*>[\d.]+ (?:KiB|B)<', str(memory_figure(course, None)))
+    assert len(found) == 4
+    assert min(map(float, found)) > 8, found
 
 
 def test_words_at_the_ends_of_the_roofline_s_axis_are_not_cut(tmp_path: Path) -> None:
