@@ -38,12 +38,13 @@ def fixed(value: float, places: int) -> str:
 
 
 def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
-    """The value, and its interval to the same place (nothing where there is none).
+    """The value, and its interval to the same place (nothing where there is none), with a comma a thousand.
 
     >>> with_interval(2.5124, 2.5032, 2.5184), with_interval(0.12345, 0.12345, 0.12345)
     (('2.512', '2.503, 2.518'), ('0.123', ''))
+    >>> with_interval(71234, 65000, 77000)
+    ('71,000', '65,000, 77,000')
     """
     places = decimals(value, low, high)
-    if not high > low:
-        return fixed(value, places), ""
-    return fixed(value, places), f"{fixed(low, places)}, {fixed(high, places)}"
+    told, *ends = (f"{round(x, places):,.{max(0, places)}f}" for x in (value, low, high))
+    return told, ", ".join(ends) if high > low else ""

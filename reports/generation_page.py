@@ -81,7 +81,7 @@ def _render(run: GenerationRun, drawn: Sequence[tuple[Panels, str]], colors: dic
         published=published,
         rows=[_row(run, row, published) for row in run.rows],
         roof=run.copy_bytes_per_s is not None,
-        sheets=[sheet for row in run.rows if row.trained_size and (sheet := _sheet(run, row)) is not None],
+        sheets=_sheets(run),
         figures=shown,
         settings=[
             ("Model", list(header.flatten(dict(size)))),
@@ -122,6 +122,12 @@ def _row(run: GenerationRun, row: Generated, published: Published | None) -> dic
         "share": "–" if share is None else f"{fmt.number(100 * share, 2)}%",
         "check": row.check,
     }
+
+
+def _sheets(run: GenerationRun) -> list[dict[str, str]]:
+    """Of each checkpoint, however many batches it drew."""
+    drawn = {row.name: row for row in run.rows if row.trained_size}
+    return [sheet for row in drawn.values() if (sheet := _sheet(run, row)) is not None]
 
 
 def _sheet(run: GenerationRun, row: Generated) -> dict[str, str] | None:

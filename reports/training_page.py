@@ -107,6 +107,7 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         departures=departures(run, task) if task else [],
         published=task.published if task else None,
         rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
+        beside=_beside(header.mapping(run.header.get("plan")))["side by side"] or 1,
         shares=_matmul_rate(run) is not None,
         paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
         scores=_scores(run),

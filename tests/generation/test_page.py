@@ -121,6 +121,14 @@ def test_it_says_what_was_measured_beside_the_paper(tmp_path: Path) -> None:
         assert part in text, part
 
 
+def test_a_checkpoint_has_one_sheet_however_many_batches_it_drew(tmp_path: Path) -> None:
+    run = folder(tmp_path / "r", [row("linear", (1.0,), batch=n) for n in (1, 1000)])
+    run.folder.joinpath("samples").mkdir()
+    run.folder.joinpath("samples", "linear-seed0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    text = write_generation_report(run.folder).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 1
+
+
 def test_nothing_of_a_run_is_believed(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\u202e"
     (tmp_path / "r" / "samples").mkdir(parents=True)

@@ -103,6 +103,13 @@ def test_other_settings_than_the_papers_test_nothing(tmp_path: Path) -> None:
     assert "did not hold</span>" not in text
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_times_of_trainings_side_by_side_are_no_comparison(parallel: int, tmp_path: Path) -> None:
+    written(made_run(parallel=parallel), tmp_path / "r")
+    text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
+    assert ("3 trainings shared a device" in text) == (parallel == 3)
+
+
 def test_a_run_on_a_card_has_its_share_of_what_the_card_reaches(tmp_path: Path) -> None:
     """100 steps of 64 x 128 tokens a second, of 4 layers: 3 x 4 x 2 x 786,432 operations of products a token,
     and those of the attention."""
@@ -142,7 +149,7 @@ def test_what_a_task_found_at_the_end_is_there_to_be_read(tmp_path: Path) -> Non
     written(examined_run(scores), folder)
     text = write_training_report(folder).read_text(encoding="utf-8")
     row = text.split('<tr><th scope="row">')[2].split("</tr>")[0]
-    for part in (">11<small>9 to 13<", ">50.0<", ">10000<", ">21.37<", ">1382<"):
+    for part in (">11<small>9 to 13<", ">50.0<", ">10,000<", ">21.37<", ">1382<"):
         assert part in row, part
     for part in ("one &lt;i&gt;", "of softmax", "of linear", "nrefs:1|&lt;b&gt;", 'href="#samples"'):
         assert part in text, part
