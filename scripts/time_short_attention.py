@@ -231,13 +231,14 @@ def main() -> None:
         compile_all(options)
     import_part("backends.triton.launch").enter(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
+    settings = {name: x for name, x in vars(options).items() if name not in ("out", "part")}
     rows: list[dict[str, Any]] = []
     for case in cases(options):
         inputs = make_inputs(case)
         for way, choice in ways(case, options):
             rows.append(measured(case, inputs, way, choice, framework))
             print(told(rows[-1]), flush=True)
-        record = {"environment": environment(threads=4), "arguments": sys.argv[1:], "rows": rows}
+        record = {"environment": environment(threads=4), "arguments": settings, "rows": rows}
         (options.out / "times.json").write_text(json.dumps(record, indent=1) + "\n")
     for line in borders(rows):
         print(line)

@@ -141,6 +141,7 @@ def main() -> None:
     framework.start(options.device, 4)
     if problem := framework.device_problem(options.device):
         parser.error(problem)
+    settings = {name: x for name, x in vars(options).items() if name != "json"}
     rows: list[dict[str, Any]] = []
     for precision in options.precision.split(","):
         for seq_len in whole_numbers("--seq-len", options.seq_len) or ():
@@ -149,7 +150,7 @@ def main() -> None:
             print(told(found), flush=True)
             framework.release()
             if options.json:  # a run that is cut off has left what it measured
-                record = {"environment": environment(threads=4), "arguments": sys.argv[1:], "rows": rows}
+                record = {"environment": environment(threads=4), "arguments": settings, "rows": rows}
                 options.json.write_text(json.dumps(record, indent=1) + "\n")
     for goal, met in goals(rows):
         print(f"{'met' if met else 'NOT met'}: {goal}")

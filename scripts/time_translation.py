@@ -205,6 +205,7 @@ def main() -> None:
     if problem := framework.device_problem(options.device):
         parser.error(problem)
     options.out.mkdir(parents=True, exist_ok=True)
+    settings = {name: x for name, x in vars(options).items() if name != "out"}
     rows: list[dict[str, Any]] = []
     for what in options.what.split(","):
         for length in whole_numbers("--seq-len", options.seq_len) or ():
@@ -212,7 +213,7 @@ def main() -> None:
             rows += found
             print(told(found), flush=True)
             framework.release()
-            record = {"environment": environment(threads=4), "arguments": sys.argv[1:], "rows": rows}
+            record = {"environment": environment(threads=4), "arguments": settings, "rows": rows}
             (options.out / "times.json").write_text(json.dumps(record, indent=1) + "\n")
     for line in turns(rows):
         print(line)

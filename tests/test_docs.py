@@ -246,7 +246,8 @@ def test_committed_runs_can_be_read(folder: Path) -> None:
     if run_kind(folder) == "training":
         trained = TrainingRun.load(folder)
         assert trained.unreadable_lines == 0
-        assert {one.status for one in trained} <= {"done", "diverged"}
+        told = {"cut off"} if "cut off" in (folder / "README.md").read_text(encoding="utf-8") else set()
+        assert {one.status for one in trained} <= {"done", "diverged"} | told
         assert trained.header["command"][:2] == ["mtbench", "train"]
         assert "host" not in trained.header["environment"]
         return
