@@ -24,6 +24,8 @@ COLORS = ("var(--blue)", "var(--orange)", "var(--green)", "var(--purple)", "var(
 EDGE = 0.06
 """Of the width, in which a word in the middle of its place would be cut."""
 COURSE = 150
+WORDS = 12
+"""The height of a line of words: nearer to the top than that they stand below their line."""
 ROOF = 260
 
 
@@ -76,7 +78,8 @@ def memory_figure(course: MemoryCourse, swept_bytes: int | None) -> Any:
     unit = next(2**power for power in (30, 20, 10, 0) if top >= 2**power)
     for size in (tick * unit for tick in ticks(low / unit, top / unit, 4)):
         inner.path(f"M0,{place(down(size))}H{WIDTH}", kind="grid")
-        root.write(memory(size), x="100%", y=place(down(size) - 3), text_anchor="end")
+        words = down(size) - 3 if down(size) > WORDS else down(size) + WORDS
+        root.write(memory(size), x="100%", y=place(words), text_anchor="end")
     if swept_bytes is not None:
         inner.path(f"M0,{place(down(swept_bytes))}H{WIDTH}", kind="swept")
         root.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ PAGE = "profile.html"
 MOST_LINES = 60
 MOST_FILES = 60
 NAME = 120
+ALIKE = re.compile(r"^void |\bat::native::|\(anonymous namespace\)::")
+"""What the names of PyTorch's kernels begin with, so that what tells them apart would be cut."""
 GUIDES: Mapping[str, str] = {
     "trace.json.gz": "ui.perfetto.dev or chrome://tracing",
     "flame.speedscope.json": "speedscope.app, which also comes as a file to keep",
@@ -158,8 +161,8 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> dict[str, Any]:
         if name in COUNTED
     }
     return {
-        "name": fmt.clean(kernel.name, NAME),
-        "operator": fmt.clean(kernel.operator, 80),
+        "name": fmt.clean(ALIKE.sub("", kernel.name), NAME),
+        "operator": "" if kernel.operator == kernel.name else fmt.clean(kernel.operator, 80),
         "calls": f"{kernel.calls:g}",
         "time": fmt.duration(kernel.ms),
         "share": f"{100 * kernel.ms / total:.1f}%",

@@ -182,9 +182,9 @@ def _spans(call: Event, inside: Sequence[Event]) -> tuple[float, float, float, f
     if not inside:
         return 0.0, call.length / 1e3, 0.0, 0.0
     first, last = min(e.start for e in inside), max(e.end for e in inside)
-    busy = union_ns((round(e.start * 1e3), round(e.end * 1e3)) for e in inside) / 1e6
-    between = max(0.0, (last - first) / 1e3 - busy)
-    return busy, (first - call.start) / 1e3, between, (call.end - last) / 1e3
+    busy = union_ns((round(e.start * 1e3), round(e.end * 1e3)) for e in inside)
+    between = round(last * 1e3) - round(first * 1e3) - busy  # in whole ns: what is left of floats is no gap
+    return busy / 1e6, (first - call.start) / 1e3, between / 1e6, (call.end - last) / 1e3
 
 
 def _kernels(within: Sequence[Sequence[Event]], trace: Trace) -> tuple[Kernel, ...]:

@@ -158,6 +158,35 @@ def test_work_made_to_be_exactly_that_on_a_gpu() -> None:
     in_a_fresh_process(check_all, "cuda")
 
 
+def check_that_an_attention_operator_has_no_products() -> None:
+    import torch
+
+    from mtbench.frameworks import load_framework
+    from mtbench.frameworks.profiling import load_profiler
+    from mtbench.inputs import make_inputs
+
+    framework, profiler = load_framework("torch"), load_profiler("torch")
+    assert profiler is not None
+    framework.start("cpu", 1)
+    held = torch.empty(1, 1, 128, 64, dtype=torch.bfloat16, device="meta")
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        torch.ops.aten._scaled_dot_product_cudnn_attention(held, held, held, None, False, 0.0, True)
+        torch.ops.aten._scaled_dot_product_flash_attention(held, held, held, 0.0, True)
+        return q @ k.mT
+
+    case = Case(spec=AttentionSpec(kind="softmax"), heads=1, seq_len=4, head_dim=8)
+    kernel = framework.kernel(call, case)
+    kernel.load(make_inputs(case))
+    assert profiler.work(kernel)["flop"] == 2 * 4 * 4 * 8 * case.batch
+
+
+@pytest.mark.torch
+def test_torch_s_count_of_the_whole_square_is_not_believed() -> None:
+    """It knows no mask: a causal call would have twice its products."""
+    in_a_fresh_process(check_that_an_attention_operator_has_no_products)
+
+
 def test_every_verdict_has_a_way_out() -> None:
     from mtbench.profile.bounds import CHANGE
 

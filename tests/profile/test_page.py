@@ -21,6 +21,7 @@ from mtbench.profile.record import (
     read_profile,
 )
 from reports.against_page import against_html
+from reports.profile_drawing import memory_figure
 from reports.profile_page import profile_html, write_profile_page
 from tests.profile.synthetic import gpu_profile
 
@@ -92,6 +93,28 @@ def test_the_sweep_s_peak_is_drawn_beside_the_memory_that_it_is_of(tmp_path: Pat
         (replace(on_a_gpu, memory=(host,), row=on_a_cpu), 1),
     ):
         assert profile_html(profile).count("the sweep's peak, ") == drawn
+
+
+def test_what_tells_kernels_apart_is_shown(tmp_path: Path) -> None:
+    """Their names are cut, and begin alike; an operator that is the kernel is not said twice."""
+    profile = gpu_profile(tmp_path)
+    assert profile.traced is not None
+    prefix = "void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl_nocast<at::native::("
+    names = [f"{prefix}anonymous namespace)::{one}>{'x' * 200}" for one in ("where_kernel", "add_kernel")]
+    names.append("triton_poi_fused_add_0")
+    kernels = tuple(Kernel(name=name, calls=1, ms=0.1, operator="triton_poi_fused_add_0") for name in names)
+    page = profile_html(replace(profile, traced=replace(profile.traced, kernels=kernels)))
+    assert "gpu_kernel_impl_nocast&lt;where_kernel&gt;" in page
+    assert "gpu_kernel_impl_nocast&lt;add_kernel&gt;" in page
+    assert page.count("triton_poi_fused_add_0") == 3
+
+
+def test_words_of_the_memory_s_axis_are_not_cut() -> None:
+    """The line at 30 KiB is a pixel below the figure's upper end."""
+    course = MemoryCourse(method="m", points=((0.0, 0), (1.0, 28672)), peak_bytes=28672)
+    found = re.findall(r'y="([-\d.]+)"[^>]*>[\d.]+ (?:KiB|B)<', str(memory_figure(course, None)))
+    assert len(found) == 4
+    assert min(map(float, found)) > 8, found
 
 
 def test_words_at_the_ends_of_the_roofline_s_axis_are_not_cut(tmp_path: Path) -> None:

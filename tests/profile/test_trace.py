@@ -44,6 +44,20 @@ def test_time_with_and_without_kernels(kineto: Traced) -> None:
     assert [piece.lane for piece in kineto.pieces] == ["stream 7", "stream 7", "stream 20", "stream 7"]
 
 
+def test_kernels_that_touch_leave_no_gap(recorded: Path, tmp_path: Path) -> None:
+    """Not even the 1e-11 us that a difference of floats leaves."""
+    told = json.loads((recorded / "kineto.json").read_text())
+    at = {}
+    for event in told["traceEvents"]:
+        if event.get("cat") in ("kernel", "gpu_memcpy"):
+            event["dur"] = 30.1
+            call = int(event["ts"] // 1000)
+            event["ts"] = at.get(call, event["ts"])
+            at[call] = event["ts"] + 30.1
+    (tmp_path / "t.json").write_text(json.dumps(told))
+    assert traced(read_trace(tmp_path / "t.json"), device="cuda").between_ms == 0
+
+
 def test_operators_on_the_host(kineto: Traced) -> None:
     by_name = {operator.name: operator for operator in kineto.operators}
     assert by_name["aten::bmm"].calls == 2
