@@ -37,18 +37,19 @@ class Attention(torch.autograd.Function):
         v: torch.Tensor,
         lengths: torch.Tensor | None = None,
     ) -> Any:
-        """Keeps the inputs, the output, the denominators and the states between segments."""
+        """Keeps the inputs, the output, the denominators and the states between segments; the lengths too, so
+        that torch sees where they have changed before the backward reads them again."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # a model's may lie otherwise
         plan = both.plan.of(lengths)
         o, kept = both.attention(plan, both.launch, q, k, v, keep=True)
         ctx.both, ctx.plan = both, plan
-        ctx.save_for_backward(q, k, v, o, *kept)
+        ctx.save_for_backward(q, k, v, o, plan.lengths, *kept)
         return o
 
     @staticmethod
     def backward(ctx: Any, do: torch.Tensor) -> Any:
         """dq, dk and dv."""
-        q, k, v, o, *kept = ctx.saved_tensors
+        q, k, v, o, _, *kept = ctx.saved_tensors
         both = ctx.both
         return None, *both.gradients(ctx.plan, both.launch, q, k, v, o, do.contiguous(), *kept), None
 

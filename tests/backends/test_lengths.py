@@ -100,6 +100,20 @@ def test_lengths_may_lie_in_any_stride(kind: str) -> None:
         assert torch.equal(kernel.apply(*qkv, lengths), kernel.apply(*qkv, lengths.contiguous()))
 
 
+@pytest.mark.triton
+def test_lengths_that_change_before_the_backward_are_an_error() -> None:
+    """As q, k and v that do: the gradients would be of another function."""
+    case = padded("momentum", "full")
+    kernel = built("triton", "fused", case)
+    inputs = make_inputs(case)
+    qkv = [to_tensor(x, case.device).requires_grad_() for x in (inputs.q, inputs.k, inputs.v)]
+    lengths = torch.tensor(drawn(0), dtype=torch.int32)
+    o = kernel.apply(*qkv, lengths)
+    lengths.fill_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        o.sum().backward()
+
+
 def test_where_a_kernel_has_none_none_can_be_given() -> None:
     kernel = built("torch-eager", "parallel", padded("linear", "full", lengths=None))
     with pytest.raises(BadInput, match="without lengths, or of fixed ones"):
