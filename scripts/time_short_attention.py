@@ -205,8 +205,8 @@ def borders(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Compile, check and time."""
+def main() -> int:
+    """Compile, check and time; 0 where every row is right."""
     parser = argparse.ArgumentParser(description="Short sequences by scores and by states.")
     parser.add_argument("--seq-len", default="10,20,40,64,80,128")
     parser.add_argument("--kind", default="softmax,linear,momentum")
@@ -222,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.part:
         compile_part(options)
-        return
+        return 0
     framework = load_framework("torch")
     framework.start(options.device, 4)
     if problem := framework.device_problem(options.device):
@@ -242,7 +242,8 @@ def main() -> None:
         (options.out / "times.json").write_text(json.dumps(record, indent=1) + "\n")
     for line in borders(rows):
         print(line)
+    return int(not all(row.get("right") for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
