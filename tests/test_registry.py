@@ -4,10 +4,11 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mtbench import BackendFailure, BadInput, load_backend, registry
+from mtbench import BackendFailure, BadInput, load_backend, registry, support
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,3 +38,13 @@ def test_a_foreign_package_in_the_way_is_named() -> None:
         "else: raise SystemExit('loaded the wrong one')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("listed", "why"), [([], "nvidia-smi lists no GPU"), ([{"name": "a card"}], None)])
+def test_support_tells_whether_there_is_a_gpu(
+    listed: list[Any], why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support, "gpus", lambda: listed)
+    monkeypatch.setattr(support, "_not_here", support._not_here.__wrapped__)
+    found = support.support_of(load_backend("torch-eager"))["unavailable"]
+    assert found == {"cpu": None, "cuda": why}
