@@ -109,6 +109,7 @@ def _profiled(asked: Asked, framework: str, row: Measurement, tell: Tell, *, rem
         # A cache that cannot be written costs the next profile some seconds.
         with contextlib.suppress(OSError):
             machines.remember(here, framework, case.device, known)
+            known = machines.known(here, framework, case.device, case.dtype) or known
     return assemble(row, findings, known, seen, framework=framework, folder=asked.folder, environment=here)
 
 

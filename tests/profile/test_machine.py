@@ -31,6 +31,17 @@ def test_it_is_kept_by_machine_framework_and_device() -> None:
     assert known({**HERE, "git": {"commit": "another"}}, "torch", "cuda", "bfloat16") == MACHINE
 
 
+def test_the_copy_is_the_fastest_that_is_known_of_the_device() -> None:
+    slow, fast, other = (replace(MACHINE, copy_bytes_per_s=rate) for rate in (3e12, 4e12, 9e12))
+    remember(HERE, "jax", "cuda", slow)
+    assert known(HERE, "jax", "cuda", "bfloat16") == slow
+    remember(HERE, "torch", "cuda", fast)
+    remember(HERE, "torch", "cpu", other)
+    assert known(HERE, "jax", "cuda", "bfloat16") == known(HERE, "torch", "cuda", "bfloat16") == fast
+    remember(HERE, "numpy", "cuda", replace(MACHINE, copy_bytes_per_s=None))
+    assert known(HERE, "numpy", "cuda", "bfloat16") == fast
+
+
 def test_a_dtype_that_was_not_measured_is_not_known() -> None:
     remember(HERE, "torch", "cpu", replace(MACHINE, matmul_flop_per_s={"float32": 5e10}))
     assert known(HERE, "torch", "cpu", "float32") is not None
