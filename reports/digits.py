@@ -28,13 +28,13 @@ def decimals(value: float, low: float, high: float) -> int:
     return min(place, MOST_DIGITS - 1 - top)
 
 
-def fixed(value: float, places: int) -> str:
-    """The value to that place, without an exponent.
+def fixed(value: float, places: int, thousands: str = "") -> str:
+    """The value to that place, without an exponent, and with that sign a thousand.
 
-    >>> fixed(2.5124, 2), fixed(1234.5, -1)
-    ('2.51', '1230')
+    >>> fixed(2.5124, 2), fixed(1234.5, -1), fixed(1234.5, -1, ",")
+    ('2.51', '1230', '1,230')
     """
-    return f"{round(value, places):.{max(0, places)}f}"
+    return f"{round(value, places):{thousands}.{max(0, places)}f}"
 
 
 def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
@@ -46,5 +46,5 @@ def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
     ('71,000', '65,000, 77,000')
     """
     places = decimals(value, low, high)
-    told, *ends = (f"{round(x, places):,.{max(0, places)}f}" for x in (value, low, high))
+    told, *ends = (fixed(x, places, ",") for x in (value, low, high))
     return told, ", ".join(ends) if high > low else ""

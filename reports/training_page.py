@@ -107,7 +107,7 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         departures=departures(run, task) if task else [],
         published=task.published if task else None,
         rows=[_row(run, variant, metric, task.published if task else None) for variant in run.variants],
-        beside=_beside(header.mapping(run.header.get("plan")))["side by side"] or 1,
+        beside=parallel if isinstance(parallel := _plan(run).get("parallel"), int) else 1,
         shares=_matmul_rate(run) is not None,
         paper_times=bool(task and task.published and task.published.values.get("seconds_per_epoch")),
         scores=_scores(run),
@@ -272,6 +272,10 @@ def _samples(run: TrainingRun) -> list[dict[str, Any]]:
     return rows
 
 
+def _plan(run: TrainingRun) -> Mapping[str, Any]:
+    return header.mapping(run.header.get("plan"))
+
+
 def _beside(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What a training had beside it."""
     gpus = plan.get("gpus", 1)  # older runs do not say
@@ -284,7 +288,7 @@ def _settings(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:
         return []
     job = run.jobs[0].job
     data = job.to_dict()
-    plan = header.mapping(run.header.get("plan"))
+    plan = _plan(run)
     parameters = sorted(
         {
             int(outcome["parameters"])

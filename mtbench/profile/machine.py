@@ -75,11 +75,10 @@ def known(environment: Mapping[str, Any], framework: str, device: str, dtype: Dt
     try:
         reached = json.loads(_file(environment).read_text(encoding="utf-8"))["reached"]
         found = Machine(**reached[f"{framework} on {device}"])
-        here = [Machine(**entry) for name, entry in reached.items() if name.endswith(f" on {device}")]
+        copies = [x["copy_bytes_per_s"] for name, x in reached.items() if name.endswith(f" on {device}")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    copies = (one.copy_bytes_per_s for one in here if one.copy_bytes_per_s is not None)
-    found = replace(found, copy_bytes_per_s=max(copies, default=None))
+    found = replace(found, copy_bytes_per_s=max((rate for rate in copies if rate is not None), default=None))
     return found if SAME_UNITS.get(dtype, dtype) in found.matmul_flop_per_s else None
 
 
