@@ -23,8 +23,8 @@ resident now. These would spoil the difference:
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
 What is left: up to 62 pages a CPU that runs the call are missing (measured on Linux 6.18 with two CPUs), more
-where there are over 16 CPUs, since batches grow with them. And other threads' arenas do have holes, which
-count while they are resident: on two threads one and the same program of XLA's read 6.0 to 8.3 MiB.
+where there are over 16 CPUs, since batches grow with them (`unseen`). And other threads' arenas do have holes,
+which count while they are resident: on two threads one and the same program of XLA's read 6.0 to 8.3 MiB.
 
 For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been
 freed (`settle_allocator`): the same in every row, whatever came before it.
@@ -49,7 +49,7 @@ import psutil
 from mtbench.backend import Kernel
 from mtbench.frameworks import PeakMemory
 
-__all__ = ["ResidentPeak", "host_peak", "returning_memory", "settle_allocator"]
+__all__ = ["ResidentPeak", "host_peak", "returning_memory", "settle_allocator", "unseen"]
 
 VMHWM = "VmHWM after clear_refs and malloc_trim, largest of 3 calls"
 SAMPLED = "resident set sampled every millisecond (psutil)"
@@ -77,6 +77,12 @@ def host_peak(kernel: Kernel) -> PeakMemory:
     with returning_memory():
         kernel.wait(kernel())  # its threads free under the new thresholds, and trim their arenas
         return PeakMemory(bytes=max(_added(kernel, libc) for _ in range(CALLS)), method=VMHWM)
+
+
+def unseen(threads: int) -> int:
+    """The most bytes that `host_peak` may miss of a call on so many threads, by what their CPUs had not handed
+    in: a batch that is short where the peak is, and one that was over where the reading began."""
+    return 2 * _batch() * mmap.PAGESIZE * min(threads, os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
@@ -182,10 +188,15 @@ def _no_holes(libc: ctypes.CDLL) -> Iterator[None]:
             libc.free(block)
 
 
+def _batch() -> int:
+    """Pages that a CPU counts for itself before it hands them in: percpu_counter_batch of the kernel."""
+    return max(32, 2 * (os.cpu_count() or 1))
+
+
 def _settle_counters() -> None:
     """Has every CPU hand in what it counted for itself, by unmapping more pages at once than a batch has."""
     allowed = os.sched_getaffinity(0)
-    pages = 4 * max(32, 2 * (os.cpu_count() or 1))  # the kernel's batch, four times
+    pages = 4 * _batch()
     try:
         for cpu in allowed:
             os.sched_setaffinity(0, {cpu})
