@@ -23,8 +23,9 @@ resident now. These would spoil the difference:
 - getrusage's ru_maxrss is inherited from the parent and has no reset: it is not used.
 
 What is left: up to 62 pages a CPU that runs the call are missing (measured on Linux 6.18 with two CPUs), more
-where there are over 16 CPUs, since batches grow with them (`unseen`). And other threads' arenas do have holes,
-which count while they are resident: on two threads one and the same program of XLA's read 6.0 to 8.3 MiB.
+where there are over 16 CPUs, since batches grow with them (`unseen`). And other threads' arenas do have
+holes, which count while they are resident: on two threads one and the same program of XLA's read 6.0 to 8.3
+MiB.
 
 For the timed calls the allocator stands where glibc's own adjustment ends up once large blocks have been
 freed (`settle_allocator`): the same in every row, whatever came before it.
@@ -80,8 +81,8 @@ def host_peak(kernel: Kernel) -> PeakMemory:
 
 
 def unseen(threads: int) -> int:
-    """The most bytes that `host_peak` may miss of a call on so many threads, by what their CPUs had not handed
-    in: a batch that is short where the peak is, and one that was over where the reading began."""
+    """The most bytes that `host_peak` may miss of a call on so many threads, by what their CPUs had not
+    handed in: a batch that is short where the peak is, and one that was over where the reading began."""
     return 2 * _batch() * mmap.PAGESIZE * min(threads, os.cpu_count() or 1)
 
 

@@ -19,6 +19,7 @@ from mtbench.sweep.node import Answer, NodeStation, Parcel
 from mtbench.sweep.queue import Place, Queue
 from mtbench.sweep.ray_cluster import last_line, on_node
 from mtbench.sweep.settings import Settings
+from mtbench.sweep.station import longest_s
 
 __all__ = ["Member", "Stations", "unfinished"]
 
@@ -29,6 +30,7 @@ POLL_S = 0.5
 BUSY_S = 30.0
 """After so long a user is told that others hold what a station waits for."""
 CLOSE_S = 10.0
+"""For stations to end their workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class _Manned:
     actor: Any
     ready: bool = False
     began: float = field(default_factory=time.monotonic)
+    """When it was asked for what it is at."""
     told: bool = False
 
 
@@ -84,6 +87,7 @@ class Stations:
     ) -> None:
         self._ray, self.device, self._members = ray, device, members
         self._settings, self._parcel, self._logs, self._told = settings, parcel, logs, told
+        self._longest_s = longest_s(settings)
         self._manned: dict[Any, _Manned] = {}
         """By the key of the place."""
         self._running: dict[Any, tuple[_Manned, Step | None]] = {}
@@ -129,6 +133,7 @@ class Stations:
             step = queue.take(manned.place, self.able(manned.place.kind))
             if step is not None:
                 self._told.stage(step, f"on {manned.member.name}")
+                manned.began = time.monotonic()
                 self._running[manned.actor.measure.remote(step)] = (manned, step)
 
     def able(self, kind: str) -> set[str]:
@@ -150,15 +155,30 @@ class Stations:
             try:
                 answer: Answer | None = self._ray.get(asked)
             except self._ray.exceptions.RayError as error:
-                self._drop(queue, manned)
-                self._losses[manned.place.key] += 1
-                if step is not None:
-                    yield from self._lost(queue, manned, step, f"its station was lost: {last_line(error)}")
+                yield from self._gone(queue, manned, step, f"its station was lost: {last_line(error)}")
                 continue
             manned.ready = True
             if step is not None and answer is not None:
                 self._losses[manned.place.key] = 0
                 yield from self._answered(queue, manned, step, answer)
+        yield from self._silent(queue)
+
+    def _silent(self, queue: Queue) -> Iterator[tuple[Step, Measurement]]:
+        """A station that has said nothing for longer than any row may take: Ray sees that a process ends, and
+        not that it stands still."""
+        for asked, (manned, step) in list(self._running.items()):
+            if step is not None and time.monotonic() - manned.began > self._longest_s:
+                del self._running[asked]
+                why = f"its station has not answered for {self._longest_s:.0f} s"
+                yield from self._gone(queue, manned, step, why)
+
+    def _gone(
+        self, queue: Queue, manned: _Manned, step: Step | None, why: str
+    ) -> Iterator[tuple[Step, Measurement]]:
+        self._drop(queue, manned)
+        self._losses[manned.place.key] += 1
+        if step is not None:
+            yield from self._lost(queue, manned, step, why)
 
     def _answered(
         self, queue: Queue, manned: _Manned, step: Step, answer: Answer
@@ -210,9 +230,8 @@ class Stations:
         """What is measured next is measured in fresh processes. A station that does not answer is found to be
         lost by what it is asked next."""
         asked = [manned.actor.renew.remote() for manned in self._manned.values() if manned.ready]
-        for one in asked:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                self._ray.get(one)
+        if asked:
+            self._ray.wait(asked, num_returns=len(asked), timeout=CLOSE_S)
 
     def close(self, *, kill: bool) -> None:
         """End them all."""

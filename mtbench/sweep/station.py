@@ -15,12 +15,14 @@ from mtbench.sweep.executor import Step, Told
 from mtbench.sweep.process import Ended, WorkerProcess
 from mtbench.sweep.settings import Settings
 
-__all__ = ["Station"]
+__all__ = ["Station", "longest_s"]
 
 START_TIMEOUT_S = 180.0
 """Importing a framework from a cold disk can take a minute."""
 CEILINGS_TIMEOUT_S = 60.0
 """They take a second, and more where a framework's libraries are loaded by them from a cold disk."""
+ELSE_S = 60.0
+"""For all else around a row: workers that are ended, files that are read."""
 NO_CEILINGS: Mapping[str, Any] = {"copy_bytes_per_s": None, "matmul_flop_per_s": {}}
 """What the header has where they could not be measured."""
 
@@ -171,6 +173,12 @@ class Station:
         """End the workers, and measure no more."""
         self.renew(kill=kill)
         self._compiled.cleanup()
+
+
+def longest_s(settings: Settings) -> float:
+    """The most that one row may take a station, in seconds: its worker may be started twice, once for the
+    ceilings, and one for memory behind it."""
+    return 3 * START_TIMEOUT_S + CEILINGS_TIMEOUT_S + 2 * settings.timeout_s + ELSE_S
 
 
 def _memory_worker(step: Step) -> MemoryWorker | None:

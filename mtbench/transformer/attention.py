@@ -146,7 +146,7 @@ class MultiHeadAttention(nn.Module):
         return q, k, v
 
     def together(self, x: torch.Tensor) -> Projections:
-        """`projected` by one product."""
+        """`projected` by one product, where that is faster (`multiplied`)."""
         q, k, v = multiplied(x, self.query, self.key, self.value, heads=self.heads)
         if torch.compiler.is_compiling():
             # Views of one tensor would have their gradients put together outside of what is compiled.

@@ -101,7 +101,7 @@ class CrossLayer(Layer):
 
 
 def remembered(layers: Sequence[CrossLayer], memory: torch.Tensor) -> list[Memory]:
-    """Of each layer its keys and values of another sequence, [batch, kv_len, d_model], by one product."""
+    """Of each layer its keys and values of another sequence, [batch, kv_len, d_model]."""
     parts = [part for layer in layers for part in (layer.cross.key, layer.cross.value)]
     found = [by_head(x) for x in multiplied(memory, *parts, heads=layers[0].cross.heads)]
     return list(zip(found[::2], found[1::2], strict=True))

@@ -62,7 +62,9 @@ class Linear(nn.Linear):
 def multiplied(
     x: torch.Tensor, *layers: Linear, axes: int = 1, heads: int | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """What each of some layers makes of x, by one product: x is read once, and its gradient is one sum.
+    """What each of some layers makes of x, by one product: x is read once, and its gradient is one sum. Where
+    there is no gradient and x is smaller than the weights, which one product has to copy, as of a decoder's
+    token, it is a product each.
 
     Args:
         x: its last `axes` axes are what the layers read.
@@ -74,8 +76,9 @@ def multiplied(
     sizes = tuple(layer.out_features for layer in layers)
     if how is None:
         x = x.flatten(-axes)
-        if len(layers) == 1:
-            found = (functional.linear(x, layers[0].weight, layers[0].bias),)
+        copied = sum(layer.weight.numel() for layer in layers)
+        if len(layers) == 1 or (x.numel() < copied and not torch.is_grad_enabled()):
+            found = tuple(functional.linear(x, layer.weight, layer.bias) for layer in layers)
         else:
             weight = torch.cat([layer.weight for layer in layers])
             bias = torch.cat([layer.bias for layer in layers])

@@ -15,13 +15,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from mtbench.errors import BadInput
+from mtbench.measure.clocks import Sampling
 from mtbench.results import Run
+from mtbench.spec import AttentionSpec, Case, Device
+from mtbench.sweep.executor import Step, Told
 from mtbench.sweep.executors import new_executor
+from mtbench.sweep.plan import PlannedRow
+from mtbench.sweep.queue import Queue
+from mtbench.sweep.ray_cluster import Survey, connected
+from mtbench.sweep.ray_stations import Member, Stations
+from mtbench.sweep.settings import Settings
 from scripts.kill_on_ray import KILLS, Sweep, lost
 from tests.clusters import Cluster, cluster
 from tests.conftest import ROOT, Mtbench, started_with
@@ -383,37 +392,7 @@ def test_every_station_on_a_node_of_several_gpus_has_one_of_its_own(nodes: Clust
 
 
 def _measure_on_gpus(address: str, backend: str) -> None:
-    from mtbench.measure.clocks import Sampling
-    from mtbench.spec import AttentionSpec, Case
-    from mtbench.sweep.executor import Step, Told
-    from mtbench.sweep.plan import PlannedRow
-    from mtbench.sweep.queue import Queue
-    from mtbench.sweep.ray_cluster import Survey, connected
-    from mtbench.sweep.ray_stations import Member, Stations
-    from mtbench.sweep.settings import Settings
-
-    ray = connected(address)
-    survey = Survey(ray, [backend], None, None, host=False)
-    survey.begin()
-    members = {
-        node.id: Member(node=node, kind="cards", number=1) for node in survey.found(60) if node.gpus == 2
-    }
-    settings = Settings(sampling=Sampling(), threads=None, timeout_s=60, memory_limit_bytes=None)
-    told = Told(
-        stage=lambda step, stage: None,
-        worker=lambda step, says: None,
-        joined=lambda hardware, node: None,
-        note=lambda text: None,
-    )
-    case = Case(spec=AttentionSpec(), device="cuda", seq_len=8)
-    row = PlannedRow(case=case, asked=backend, backend="seeing", form="none", hardware="cards")
-    steps = [Step(index=index, row=row, framework="numpy") for index in range(2)]
-    queue = Queue(steps, lambda node, step: True, interleaved=False)
-    stations = Stations(ray, "cuda", members, settings, survey.parcel, Path(backend).parent, told)
-    stations.man()
-    while stations.coming:
-        assert not list(stations.answers(queue))
-    stations.hand_out(queue)
+    ray, stations, queue, _ = _manned(address, backend, "cuda", "cards", "none")
     assert not list(queue.waiting)  # both have one
     done = []
     while stations.at_work:
@@ -422,3 +401,63 @@ def _measure_on_gpus(address: str, backend: str) -> None:
     assert {measurement.status for _, measurement in done} == {"unavailable"}
     stations.close(kill=False)
     ray.shutdown()
+
+
+def test_a_station_that_stands_still_loses_its_row_to_another(nodes: Cluster, known: Path) -> None:
+    nodes.ready()
+    in_a_fresh_process(_freeze_a_station, nodes.address, str(known))
+
+
+def _freeze_a_station(address: str, backend: str) -> None:
+    from mtbench.sweep import ray_stations
+
+    ray_stations.longest_s = lambda settings: 4.0  # of ten minutes and more
+    ray, stations, queue, notes = _manned(address, backend, "cpu", "alike", "raises", freeze=True)
+    done = []
+    deadline = time.monotonic() + 60
+    while stations.at_work or list(queue.waiting):
+        assert time.monotonic() < deadline
+        stations.man()
+        stations.hand_out(queue)
+        done += stations.answers(queue)
+    assert {(step.index, measurement.status) for step, measurement in done} == {(0, "error"), (1, "error")}
+    assert any("its station has not answered for 4 s" in note for note in notes), notes
+    stations.renew()
+    stations.close(kill=False)
+    ray.shutdown()
+
+
+def _manned(
+    address: str, backend: str, device: Device, kind: str, form: str, *, freeze: bool = False
+) -> tuple[Any, Stations, Queue, list[str]]:
+    """Ray, its two stations on nodes of a kind, each with one of two steps, what is left, and what is told.
+    One that is to freeze is stopped before it is given its step."""
+    ray = connected(address)
+    survey = Survey(ray, [backend], None, None, host=False)
+    survey.begin()
+    members = {
+        node.id: Member(node=node, kind=kind, number=1)
+        for node in survey.found(60)
+        if node.machine.label == kind
+    }
+    settings = Settings(sampling=Sampling(), threads=None, timeout_s=60, memory_limit_bytes=None)
+    notes: list[str] = []
+    told = Told(
+        stage=lambda step, stage: None,
+        worker=lambda step, says: None,
+        joined=lambda hardware, node: None,
+        note=notes.append,
+    )
+    case = Case(spec=AttentionSpec(), device=device, seq_len=8)
+    row = PlannedRow(case=case, asked=backend, backend="faulty", form=form, hardware=kind)
+    steps = [Step(index=index, row=row, framework="numpy") for index in range(2)]
+    queue = Queue(steps, lambda node, step: True, interleaved=False)
+    stations = Stations(ray, device, members, settings, survey.parcel, Path(backend).parent, told)
+    stations.man()
+    while stations.coming:
+        assert not list(stations.answers(queue))
+    if freeze:
+        (one, _) = (p for p in psutil.process_iter(["name"]) if "NodeStation" in p.info["name"])
+        one.suspend()
+    stations.hand_out(queue)
+    return ray, stations, queue, notes

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from mtbench.training.tasks import load_task
 from mtbench.transformer import linear
@@ -103,6 +104,22 @@ def test_every_mixture_of_sizes(sizes: tuple[int, ...], inner: int, forced: Call
         found.append([*parts, *torch.autograd.grad(loss, inputs)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "products"), [(4, 3), (64, 1)])
+def test_a_decoders_token_copies_no_weights(rows: int, products: int) -> None:
+    """Of more rows than the weights have, one product is worth the copy."""
+    torch.manual_seed(0)
+    layers = [Linear(10, size) for size in (6, 8, 10)]
+    x = torch.randn(rows, 10)
+    one = multiplied(x, *layers)  # for its gradient
+    with profile(activities=[ProfilerActivity.CPU]) as done, torch.no_grad():
+        each = multiplied(x, *layers)
+    calls = {event.key: event.count for event in done.key_averages()}
+    assert calls["aten::addmm"] == products
+    assert ("aten::cat" in calls) == (products == 1)
+    for this, other in zip(each, one, strict=True):
+        torch.testing.assert_close(this, other)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
