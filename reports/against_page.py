@@ -42,7 +42,7 @@ def _side(profile: Profile) -> dict[str, Any]:
         "wall": fmt.duration(profile.wall_ms),
         "device": fmt.duration(profile.device_ms),
         "memory": fmt.memory(profile.row.peak_memory_bytes),
-        "launches": f"{profile.traced.launches:g}" if profile.traced else fmt.NOTHING,
+        "launches": fmt.times(profile.traced.launches) if profile.traced else fmt.NOTHING,
     }
 
 
@@ -55,6 +55,6 @@ def _line(line: Line, most: float) -> dict[str, Any]:
         "more": f"{sign}{fmt.duration(abs(line.more_ms))}",
         "slower": line.more_ms > 0,
         "width": f"{100 * abs(line.more_ms) / most:.1f}%",
-        "calls": f"{line.a_calls:g} and {line.b_calls:g}",
+        "calls": f"{fmt.times(line.a_calls)} and {fmt.times(line.b_calls)}",
         "only": "A" if line.b_ms is None else "B" if line.a_ms is None else "",
     }

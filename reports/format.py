@@ -20,6 +20,7 @@ __all__ = [
     "ratio",
     "seconds",
     "spread",
+    "times",
 ]
 
 NOTHING = "–"
@@ -178,3 +179,12 @@ def count(n: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def times(n: float) -> str:
+    """How often, where that may be an average over calls.
+
+    >>> times(12.0), times(1234567.0), times(33.333)
+    ('12', '1,234,567', '33.3')
+    """
+    return f"{n:,.0f}" if n == round(n) else number(n)

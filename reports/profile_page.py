@@ -163,7 +163,7 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> dict[str, Any]:
     return {
         "name": fmt.clean(ALIKE.sub("", kernel.name), NAME),
         "operator": "" if kernel.operator == kernel.name else fmt.clean(kernel.operator, 80),
-        "calls": f"{kernel.calls:g}",
+        "calls": fmt.times(kernel.calls),
         "time": fmt.duration(kernel.ms),
         "share": f"{100 * kernel.ms / total:.1f}%",
         "grid": "×".join(map(str, kernel.grid)) or "–",
@@ -184,7 +184,7 @@ def _swept(profile: Profile, course: MemoryCourse) -> int | None:
 def _operator(operator: Operator) -> dict[str, str]:
     return {
         "name": fmt.clean(operator.name, NAME),
-        "calls": f"{operator.calls:g}",
+        "calls": fmt.times(operator.calls),
         "own": fmt.duration(operator.self_ms),
         "total": fmt.duration(operator.total_ms),
         "shapes": fmt.clean(operator.shapes, 120),
@@ -205,7 +205,7 @@ def _digest(made: Made) -> list[tuple[str, str]]:
     """A line a file: what is in it, what is not, and for what a GPU runs whether tensor cores are used."""
     lines = []
     for name, counts in made.digest.items():
-        there = [f"{value:g} {words}" for words, value in counts.items() if value]
+        there = [f"{fmt.times(value)} {words}" for words, value in counts.items() if value]
         absent = [words for words, value in counts.items() if not value]
         told = ", ".join(there) or "nothing of what is looked for"
         lines.append((name, told + (f"; no {fmt.listing(absent, 'or')}" if absent else "")))

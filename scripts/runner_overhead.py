@@ -1,14 +1,14 @@
 """What part of a sweep's wall time is the runner's own, and how heavy the command line is.
 
-``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given and
-adds up what its rows say of their stages. The work is: inputs and oracle, build, first call, agreement,
-warm-up and the clocks. All else is overhead: workers that start, memory, messages, files and the report.
-``--of DIR`` adds up a run that is there, from its header's start to its report's last byte.
-``--json FILE`` writes the figures.
+``python scripts/runner_overhead.py --preset default`` runs `mtbench run` with the words it is given (all that
+are not its own) and adds up what its rows say of their stages. The work is: inputs and oracle, build, first
+call, agreement, warm-up and the clocks. All else is overhead: workers that start, memory, messages, files and
+the report. ``--of DIR`` adds up a run that is there, from its header's start to its report's last byte.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -87,19 +87,19 @@ def environment() -> dict[str, str]:
 
 def main() -> None:
     """Both figures."""
-    words = sys.argv[1:] or ["--preset", "default"]
-    target = None
-    if "--json" in words:
-        at = words.index("--json")
-        target = Path(words[at + 1])
-        del words[at : at + 2]
-    there = Path(words[words.index("--of") + 1]) if "--of" in words else None
-    sweep = found(there) if there else made(words)
-    figures = {"command_line": help_time(), "sweep": sweep}
-    text = json.dumps(figures, indent=1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--of", type=Path, metavar="DIR", help="a run that is there, and no new one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
+    options, words = parser.parse_known_args()
+    if options.of and words:
+        parser.error(f"{' '.join(words)}: a run that is there takes no words of a new one")
+    sweep = found(options.of) if options.of else made(words or ["--preset", "default"])
+    text = json.dumps({"command_line": help_time(), "sweep": sweep}, indent=1)
     print(text)
-    if target is not None:
-        target.write_text(text + "\n")
+    if options.json:
+        options.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":
