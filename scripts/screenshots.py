@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md, taken anew: of the committed runs, in the report of today's code.
+"""The pictures of docs/gallery.md, taken anew: of the committed runs, in the pages of today's code.
 
 `python scripts/screenshots.py` writes them all into docs/images; names choose some. It wants the dependency
 group `test` and a Chromium, found on the path or named in MTBENCH_CHROMIUM.
@@ -65,12 +65,22 @@ class Shot:
 
     name: str
     run: str
-    """A folder of docs/results."""
+    """A folder of docs/results; of a profile its file."""
     show: Callable[[Page], None]
     width: int = 1280
     height: int = 860
     scheme: str = "light"
+    page: str = "report"
+    """One of `PAGES`."""
 
+
+PAGES = {
+    "report": ("reports.page", "write_report"),
+    "training": ("reports.training_page", "write_training_report"),
+    "generation": ("reports.generation_page", "write_generation_report"),
+    "profile": ("reports.profile_page", "write_profile_page"),
+}
+"""What makes each, of a folder."""
 
 SHOTS = (
     Shot(name="report", run="cpu-default", show=top),
@@ -81,6 +91,9 @@ SHOTS = (
     Shot(name="skipped", run="h100-peers", show=at("#missing")),
     Shot(name="machines", run="three-kinds", show=top),
     Shot(name="beside", run="three-kinds", show=at("#beside")),
+    Shot(name="profile", run="h100-profiles/momentum-torch-eager-chunked.json", show=top, page="profile"),
+    Shot(name="training", run="h200-listops", show=top, page="training"),
+    Shot(name="drawn", run="h200-mnist-generation", show=at("#samples"), page="generation", height=700),
     Shot(name="phone", run="cpu-default", show=top, width=390, height=844),
 )
 
@@ -94,6 +107,19 @@ def start(playwright: object) -> Browser:
     return playwright.chromium.launch(  # type: ignore[attr-defined]
         executable_path=path, args=["--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars", *alone]
     )
+
+
+def made(shot: Shot, scratch: Path) -> Path:
+    """Its page, of a copy of the run."""
+    source, folder = RUNS / shot.run, scratch / shot.run
+    if source.is_dir():
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("figures", "report.html"))
+    else:
+        folder.mkdir(parents=True)
+        shutil.copy(source, folder / "profile.json")
+    module, function = PAGES[shot.page]
+    page: Path = getattr(import_part(module), function)(folder)
+    return page
 
 
 def take(browser: Browser, shot: Shot, report: Path) -> bytes:
@@ -125,17 +151,14 @@ def main() -> None:
     wanted = [shot for shot in SHOTS if not arguments.names or shot.name in arguments.names]
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        reports = {}
-        for run in dict.fromkeys(shot.run for shot in wanted):
-            folder = Path(scratch) / run
-            folder.mkdir()
-            for name in ("run.json", "measurements.jsonl"):
-                shutil.copy(RUNS / run / name, folder)
-            reports[run] = import_part("reports.page").write_report(folder)
+        pages = {}
+        for shot in wanted:
+            if shot.run not in pages:
+                pages[shot.run] = made(shot, Path(scratch))
         browser = start(playwright)
         for shot in wanted:
             file = arguments.out / f"{shot.name}.png"
-            file.write_bytes(take(browser, shot, reports[shot.run]))
+            file.write_bytes(take(browser, shot, pages[shot.run]))
             size = file.stat().st_size
             print(f"{file.name}: {size // 1000} kB")
             if size > MOST_BYTES:
