@@ -124,6 +124,20 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
     assert trained.reason == f"after epoch {len(trained.epochs)}"
 
 
+def test_one_that_diverged_is_no_success(tmp_path: Path, mtbench: Mtbench) -> None:
+    """At its last step, whose loss was a number."""
+    done = mtbench(
+        *("train", "--preset", "short", "--variant", "linear", "--seeds", "1", "--threads", "1", "--out", "r"),
+        *("--epochs", "1", "--iterations", "1", "--batch", "2", "--seq-len", "10", "--lr", "1e30"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 diverged" in done.stdout
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert (trained.status, trained.reason) == ("diverged", "the held-out loss is nan after epoch 1")
+    assert not list((tmp_path / "r" / "checkpoints").iterdir())
+    assert resume_training(tmp_path / "r").failed
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
