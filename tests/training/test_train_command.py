@@ -148,6 +148,8 @@ def test_one_that_diverged_is_no_success(tmp_path: Path, mtbench: Mtbench) -> No
         (("--attention", "softmax", "--connection", "adaptive"), "--variant softmax+adaptive"),
         (("--backend", "jax"), "computes on arrays of jax"),
         (("--backend", "sdpa"), "no form of linear attention"),
+        (("--backend", "triton"), "'triton' is only interpreted on cpu, too slowly to train with: give --device"),
+        (("--backend", "softmax=torch-eager,triton"), "'triton' is only interpreted on cpu"),
         (("--backend", "softmax=sdpa,linear=sdpa"), "backend 'sdpa'"),
         (("--form", "fused"), "has no form 'fused'"),
         (("--device", "tpu"), "unknown device 'tpu'"),
