@@ -120,7 +120,9 @@ def test_memory_that_is_short_for_all_is_a_failure(
 ) -> None:
     """Of more images at a time than an address space holds."""
     out = tmp_path / "g"
-    assert generated([*trained("linear"), "--batch", 10**13, "--threads", "1", "--out", out], monkeypatch) == 1
+    assert (
+        generated([*trained("linear"), "--batch", 10**13, "--threads", "1", "--out", out], monkeypatch) == 1
+    )
     assert [row.status for row in GenerationRun.load(out).rows] == ["oom"]
 
 
@@ -146,6 +148,8 @@ def test_samples_look_like_what_was_learnt_more_than_noise_does(trained: Trained
         (["alone.pt"], "does not lie in checkpoints/ of a run of mtbench train"),
         (["{run}/checkpoints/other.pt"], "is of no training of its run: softmax-seed0"),
         (["{linear}", "--batch", "0"], "--batch 0: must be at least 1"),
+        (["{linear}", "--batch", ","], "--batch ',': no number is there"),
+        (["{linear}", "--rounds", "0"], "--rounds 0: "),
         (["{linear}", "--sizes", "x"], "--sizes x: neither a whole number"),
         (["{linear}", "--device", "tpu"], "unknown device 'tpu'"),
         (["{linear}", "--precision", "half"], "unknown precision 'half'"),
