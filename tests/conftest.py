@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     processes has a cache of its own, as JAX may read what another is still writing."""
     folder = tempfile.TemporaryDirectory(prefix="mtbench-cache-")
     config.add_cleanup(folder.cleanup)
+    config.add_cleanup(gc.unfreeze)  # else what ends with the process is told to have leaked
     os.environ["XDG_CACHE_HOME"] = folder.name
 
 
