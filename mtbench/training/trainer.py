@@ -101,9 +101,9 @@ class Trainer:
         """Train, an epoch at a time, and say what each left (`mtbench.training.results.EpochRow`). An epoch
         may be said twice, by one that goes on from a checkpoint, and none is lost.
 
-        Ends where it diverges: the loss of a step is no number, or what held-out data says after the last step
-        is none. Of such a model there is no checkpoint, so held-out data has a word after every epoch: all of
-        it where the schedule says so, else its first batch."""
+        Ends where it diverges: the loss of a step is no number, or what held-out data says after the last is
+        none. Of such a model there is no checkpoint, so held-out data has a word after every epoch: all of it
+        where the schedule says so, else its first batch."""
         schedule = self.job.schedule
         first = {name: array[:1] for name, array in grouped(self._held_out)[0].items()}
         data = self._batches(self.epoch)
