@@ -118,6 +118,7 @@ ALLOWED = {
     "mtbench/transformer/config.py": ("mtbench.errors", "mtbench.spec"),
     "mtbench/training": (
         "mtbench.__version__",
+        "mtbench.backend",
         "mtbench.caches",
         "mtbench.display",
         "mtbench.errors",
