@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtbench.floor import SAME_UNITS, floor_bytes
+from mtbench.profile.against import telling_name
 from mtbench.profile.record import (
     RESIDENT_METHOD,
     Kernel,
@@ -38,8 +38,6 @@ PAGE = "profile.html"
 MOST_LINES = 60
 MOST_FILES = 60
 NAME = 120
-ALIKE = re.compile(r"^void |\bat::native::|\(anonymous namespace\)::")
-"""What the names of PyTorch's kernels begin with, so that what tells them apart would be cut."""
 GUIDES: Mapping[str, str] = {
     "trace.json.gz": "ui.perfetto.dev or chrome://tracing",
     "flame.speedscope.json": "speedscope.app, which also comes as a file to keep",
@@ -161,7 +159,7 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> dict[str, Any]:
         if name in COUNTED
     }
     return {
-        "name": fmt.clean(ALIKE.sub("", kernel.name), NAME),
+        "name": fmt.clean(telling_name(kernel.name), NAME),
         "operator": "" if kernel.operator == kernel.name else fmt.clean(kernel.operator, 80),
         "calls": fmt.times(kernel.calls),
         "time": fmt.duration(kernel.ms),

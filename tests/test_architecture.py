@@ -82,6 +82,7 @@ ALLOWED = {
         "mtbench.sweep.plan",
         "mtbench.sweep.settings",
         "mtbench.sweep.station",
+        "mtbench.tables",
         "mtbench.words",
         "mtbench.work",
     ),

@@ -99,6 +99,7 @@ def judged(kind: str, device: str) -> str:
         4096 if device == "cuda" else 1024, 4096 if device == "cuda" else 1024, device=device
     )
     one = torch.zeros(1, device=device)
+    tall = torch.randn(1 << 14, 32, device=device)
 
     def copy(q: Any, k: Any, v: Any) -> Any:
         return copied.copy_(large)
@@ -115,8 +116,11 @@ def judged(kind: str, device: str) -> str:
         time.sleep(0.02)
         return one + 1
 
+    def chain(q: Any, k: Any, v: Any) -> Any:
+        return torch.logcumsumexp(tall, dim=0)
+
     functions: dict[str, Callable[..., Any]] = {"copy": copy, "product": product}
-    functions |= {"launches": launches, "sleep": sleep}
+    functions |= {"launches": launches, "sleep": sleep, "chain": chain}
     case = Case(spec=AttentionSpec(kind="softmax"), heads=1, seq_len=4, head_dim=4, device=device)  # type: ignore[arg-type]
     kernel = framework.kernel(functions[kind], case)
     kernel.load(make_inputs(case))
@@ -137,7 +141,14 @@ def judged(kind: str, device: str) -> str:
     return bound_of(told, work(counted["flop"], counted["bytes"]), machine).verdict
 
 
-MADE = [("copy", MEMORY), ("product", COMPUTE), ("launches", LAUNCH), ("sleep", HOST)]
+MADE = [
+    ("copy", MEMORY),
+    ("product", COMPUTE),
+    ("launches", LAUNCH),
+    ("sleep", HOST),
+    # One launch, in which every sum waits for the one before: a thread of a GPU goes down one of 32 columns.
+    ("chain", LATENCY),
+]
 
 
 def check_all(device: str) -> None:
