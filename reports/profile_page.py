@@ -1,4 +1,4 @@
-"""The page of a profile, from its folder alone: one file that fetches nothing."""
+"""The page of a profile, from its profile.json alone: one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -47,15 +47,16 @@ GUIDES: Mapping[str, str] = {
 """What opens a file."""
 
 
-def write_profile_page(folder: Path) -> Path:
-    """Make profile.html of a folder, from its profile.json. Returns its path.
+def write_profile_page(place: Path) -> Path:
+    """Make profile.html of a folder from its profile.json, or NAME.html of the file NAME.json, beside it.
+    Returns its path.
 
     Raises:
-        BadInput: there is no profile in it.
+        BadInput: there is no profile.
         OSError: it cannot be written.
     """
-    page = folder / PAGE
-    write_whole(page, profile_html(read_profile(folder)).encode("utf-8", "replace"))
+    page = place.with_suffix(".html") if place.is_file() else place / PAGE
+    write_whole(page, profile_html(read_profile(place)).encode("utf-8", "replace"))
     return page
 
 

@@ -40,7 +40,7 @@ def test_two_side_by_side(
     monkeypatch.setattr(sys, "argv", ["mtbench", "profile", str(FAST), "--against", str(SLOW)])
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 0
+    assert not end.value.code
     head, *lines = lines_of(capsys.readouterr().out, "kernels")
     assert head.split() == ["kernels", "A", "ms", "B", "ms", "B", "-", "A", "ms", "calls"]
     told = [line.split()[-6:] for line in lines]
