@@ -20,8 +20,8 @@ def dated(what: str) -> Path:
 
 
 def write(option: str, file: Path, text: str) -> None:
-    """A file, and the folders above it. What UTF-8 has no bytes for, as in a file's name that is none, becomes
-    a question mark.
+    """A file, and the folders above it. A letter that UTF-8 has no bytes for, as in the name of a file that
+    is no UTF-8, becomes a question mark.
 
     Raises:
         BadInput: it cannot be written where `option` says.

@@ -39,9 +39,9 @@ def report(
 ) -> None:
     """Build a run's report or a profile's page again, or set several runs side by side.
 
-    One is made from its folder alone; of a profile its profile.json, under any name, is enough. Of several the first is the baseline, and each of the others is
-    compared with it, as by `mtbench compare`; runs of machines that differ stand side by side and are not
-    judged.
+    One is made from its folder alone; of a profile its profile.json, under any name, is enough. Of several
+    the first is the baseline, and each of the others is compared with it, as by `mtbench compare`; runs of
+    machines that differ stand side by side and are not judged.
     """
     if len(runs) == 1:
         for option, value in {"--effect": effect, "--across-machines": across_machines or None}.items():
@@ -70,7 +70,7 @@ def _report_of_one(place: Path, out: Path | None) -> Path:
     if out is None:
         return write_report(place)
     if not is_profile(place):
-        raise BadInput(f"report {place} --out: that is for a profile, and for two runs and more; this is one run")
+        raise BadInput(f"report {place} --out: that is for a profile or several runs, and this is one run")
     write("--out", out, import_part("reports.profile_page").profile_html(read_profile(place)))
     return out
 

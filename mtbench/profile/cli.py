@@ -27,13 +27,14 @@ def profile(
     *,
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="A run folder, with --row; or a profile's, or its file, with --against."),
+        typer.Argument(metavar="[DIR]", help="A run folder, with --row; or a profile's, with --against."),
     ] = None,
     row: Annotated[
         str | None, typer.Option(help="The id of a row of that run, or a part of it that no other row has.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="The folder or the file of another profile: B, set beside DIR, which is A.")
+        Path | None,
+        typer.Option(help="Another profile, by its folder or its file: B, set beside DIR, which is A."),
     ] = None,
     attention: Annotated[
         str | None, typer.Option(help="softmax, linear, or momentum. [default: momentum]")
@@ -78,8 +79,8 @@ def profile(
     if row is not None or folder is not None:
         if folder is None or row is None:
             raise BadInput(
-                f"profile {folder}: of a run name a row, by --row ID; of a profile another, by --against DIR; "
-                f"`mtbench report {folder}` makes a page again"
+                f"profile {folder}: of a run name a row, by --row ID; of a profile another, by --against, "
+                f"and `mtbench report {folder}` makes its page"
                 if row is None
                 else f"--row {row}: name the run's folder, too"
             )

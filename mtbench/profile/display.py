@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from mtbench.profile.against import Against, Line, telling_name
-from mtbench.profile.record import Kernel, Profile
+from mtbench.profile.record import Kernel, Operator, Profile
 from mtbench.tables import table
 
 __all__ = ["print_against", "print_profile", "show_stages"]
 
 MOST_LINES = 10
 NAME = 60
+KERNELS = ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills")
+OPERATORS = ("operator", "calls", "self ms", "total ms", "inputs")
 
 
 @contextlib.contextmanager
@@ -69,16 +71,9 @@ def _print_lines(console: Console, profile: Profile) -> None:
     if seen is None:
         return
     if seen.kernels:
-        headings = ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills")
-        rows = [_kernel(kernel, seen.kernels) for kernel in seen.kernels[:MOST_LINES]]
-        _print_table(console, headings, rows, names=[0])
+        _print_table(console, KERNELS, [_kernel(one, seen.kernels) for one in seen.kernels[:MOST_LINES]])
     else:
-        headings = ("operator", "calls", "self ms", "total ms", "inputs")
-        rows = [
-            (_short(one.name), f"{one.calls:g}", f"{one.self_ms:.4g}", f"{one.total_ms:.4g}", one.shapes)
-            for one in seen.operators[:MOST_LINES]
-        ]
-        _print_table(console, headings, rows, names=[0, 4])
+        _print_table(console, OPERATORS, [_operator(one) for one in seen.operators[:MOST_LINES]], [0, 4])
     what, lines = ("kernels", seen.kernels) if seen.kernels else ("operators", seen.operators)
     if len(lines) > MOST_LINES:
         console.print(Text(f"and {len(lines) - MOST_LINES} more {what}"), style="dim")
@@ -99,13 +94,13 @@ def print_against(beside: Against, a: str, b: str) -> None:
         (_short(line.name), _ms(line.a_ms), _ms(line.b_ms), f"{line.more_ms:+.4g}", _calls(line))
         for line in (*beside.lines[:MOST_LINES], *beside.gaps)
     ]
-    _print_table(console, headings, rows, names=[0])
+    _print_table(console, headings, rows)
     if not beside.what:
         console.print(Text("one of the two has no kernels and no operators to align"), style="yellow")
 
 
 def _print_table(
-    console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], *, names: Sequence[int]
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[int] = (0,)
 ) -> None:
     figures = [index for index in range(len(headings)) if index not in names]
     console.print(table(console, headings, [(cells, "") for cells in rows], folded=names, right=figures))
@@ -123,6 +118,10 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[str, ...]:
         "x".join(map(str, kernel.block)),
         *("" if size is None else str(size) for size in sizes),
     )
+
+
+def _operator(one: Operator) -> tuple[str, ...]:
+    return _short(one.name), f"{one.calls:g}", _ms(one.self_ms), _ms(one.total_ms), one.shapes
 
 
 def _ms(ms: float | None) -> str:

@@ -248,7 +248,7 @@ class Profile:
 
 
 def is_profile(place: Path) -> bool:
-    """Whether `read_profile` would look there: a folder with a profile in it, or a file, since no run is one."""
+    """Whether `read_profile` would look there: a folder with a profile in it, or a file, as no run is one."""
     return _file(place).is_file()
 
 
