@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     processes has a cache of its own, as JAX may read what another is still writing."""
     folder = tempfile.TemporaryDirectory(prefix="mtbench-cache-")
     config.add_cleanup(folder.cleanup)
+    config.add_cleanup(gc.unfreeze)  # else what ends with the process is told to have leaked
     os.environ["XDG_CACHE_HOME"] = folder.name
 
 
@@ -37,6 +39,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(skip)
+
+
+FROZEN = pytest.StashKey[int]()
+"""How many modules there were at the last freeze."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """As in a worker, which freezes what its imports made: a collection, and each case makes one, would go
+    through the frameworks' million objects each time."""
+    stash = item.config.stash
+    if len(sys.modules) > stash.get(FROZEN, 0):
+        gc.collect()
+        gc.freeze()
+        stash[FROZEN] = len(sys.modules)
 
 
 def started_with(statement: str) -> list[str]:

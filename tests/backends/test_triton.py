@@ -321,8 +321,9 @@ def test_a_sequence_in_segments(
 )
 def test_padding_and_keys_of_another_length(kind: Any, causal: bool, seq_len: int, lengths: Any) -> None:
     spec = AttentionSpec(kind=kind, causal=causal, gamma=0.6)
-    sizes: Any = {"batch": 3, "heads": 2, "seq_len": seq_len, "kv_len": 130, "head_dim": 16, "value_dim": 8}
-    case = Case(spec=spec, lengths=lengths, mode="forward_backward", **sizes)
+    batch = 1 if lengths is None else len(lengths)
+    sizes: Any = {"heads": 2, "seq_len": seq_len, "kv_len": 130, "head_dim": 16, "value_dim": 8}
+    case = Case(spec=spec, batch=batch, lengths=lengths, mode="forward_backward", **sizes)
     inputs = make_inputs(case)
     for index, length in enumerate(case.key_lengths):
         inputs.k[index, :, length:] = np.nan  # padding may be anything

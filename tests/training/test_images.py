@@ -106,6 +106,26 @@ def test_bits_are_those_of_the_model_and_each_image_has_its_own(tmp_path: Path) 
 
 
 @pytest.mark.torch
+def test_bits_a_dimension_by_hand(tmp_path: Path) -> None:
+    """A head that sees nothing says of every pixel: one logistic of mean 0 and scale 1/255. Level 128 lies
+    between 0 and 2 scales from the mean, level 127 as far on its other side, 130 between 4 and 6."""
+    import torch
+
+    from mtbench.transformer.plain import plain_attention
+
+    task = opened("mnist", tmp_path)
+    model = task.model(ModelConfig(size=SIZE), plain_attention).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([50.0, *[0.0] * 9, *[0.0] * 10, *[-math.log(255)] * 10]))
+        pixels = torch.tensor([128, 127, 128, 130], dtype=torch.uint8).repeat(1, 196)
+        _, bits = task.loss(model, {"pixels": pixels})
+    middle = 1 / (1 + math.exp(-2)) - 1 / 2
+    outer = 1 / (1 + math.exp(-6)) - 1 / (1 + math.exp(-4))
+    assert bits.item() == pytest.approx(-(3 * math.log2(middle) + math.log2(outer)) / 4, rel=1e-5)
+
+
+@pytest.mark.torch
 def test_no_pixel_sees_itself_or_a_later_one(tmp_path: Path) -> None:
     import torch
 

@@ -84,23 +84,27 @@ def by_recursion(rng: random.Random, room: list[int], depth: int = 1) -> tuple[l
     return symbols, MEANINGS[operator]([value for _, value in parts])
 
 
-def test_classes_lengths_and_symbols_are_as_those_of_a_plain_generator() -> None:
-    """Shares of 3,000 a side lie within 4 standard errors of each other; answers are no more even than this:
-    0 and 9 are more frequent, as MIN and MAX make them."""
-    rng, plain, many = random.Random(1), [], 3000
+@pytest.mark.parametrize(("shortest", "longest", "many"), [(16, 64, 3000), (500, 2000, 1500)])
+def test_classes_lengths_and_symbols_are_as_those_of_a_plain_generator(
+    shortest: int, longest: int, many: int
+) -> None:
+    """Shares lie within 4 standard errors of each other; answers are no more even than this: 0 and 9 are more
+    frequent, as MIN and MAX make them."""
+    rng, plain = random.Random(1), []
     while len(plain) < many:
         try:
-            symbols, value = by_recursion(rng, [63])
+            symbols, value = by_recursion(rng, [longest - 1])
         except TooLong:
             continue
-        if len(symbols) > 16:
+        if len(symbols) > shortest:
             plain.append((symbols, value))
-    fast = draw(many, shortest=16, longest=64, seed=1)
+    fast = draw(many, shortest=shortest, longest=longest, seed=1)
     classes = np.bincount(fast.values, minlength=10) / many
     wanted = np.bincount([value for _, value in plain], minlength=10) / many
     assert np.abs(classes - wanted).max() < 4 * (2 * 0.16 * 0.84 / many) ** 0.5
     assert classes.min() > 0.05
     assert classes.max() < 0.2
+    assert set(classes.argsort()[-2:]) == {0, 9}
     lengths = [len(symbols) for symbols, _ in plain]
     spread = statistics.stdev(lengths)
     assert abs(fast.lengths.mean() - statistics.mean(lengths)) < 4 * spread * (2 / many) ** 0.5
