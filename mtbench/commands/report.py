@@ -37,7 +37,7 @@ def report(
         bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
     ] = False,
 ) -> None:
-    """Build a run's report or a profile's page again, or set several runs side by side.
+    """Build a run's or a profile's page again, or set runs side by side.
 
     One is made from its folder alone; of a profile its profile.json, under any name, is enough. Of several
     the first is the baseline, and each of the others is compared with it, as by `mtbench compare`; runs of
