@@ -37,7 +37,7 @@ def report(
         bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
     ] = False,
 ) -> None:
-    """Build a run's or a profile's page again, or set runs side by side.
+    """Build a run's or a profile's page, or set runs side by side.
 
     One is made from its folder alone; of a profile its profile.json, under any name, is enough. Of several
     the first is the baseline, and each of the others is compared with it, as by `mtbench compare`; runs of
@@ -70,7 +70,7 @@ def _report_of_one(place: Path, out: Path | None) -> Path:
     if out is None:
         return write_report(place)
     if not is_profile(place):
-        raise BadInput(f"report {place} --out: that is for a profile or several runs, and this is one run")
+        raise BadInput(f"report {place} --out: that is for two runs and more, or a profile")
     write("--out", out, import_part("reports.profile_page").profile_html(read_profile(place)))
     return out
 

@@ -58,7 +58,7 @@ def test_of_one_with_letters_that_no_file_has(tmp_path: Path) -> None:
         ("made --out there", "--out there cannot be written: Is a directory"),
         ("bench.json", "bench.json is no profile: KeyError: 'schema'"),
         ("there", "there holds no run: it has no run.json"),
-        ("swept --out page.html", "report swept --out: that is for a profile or several runs"),
+        ("swept --out page.html", "report swept --out: that is for two runs and more, or a profile"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, refused: Refused, words: str, says: str) -> None:
