@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mtbench.compare.noise import Floor
@@ -18,6 +17,7 @@ from mtbench.compare.writing import (
     floor_lines,
     sorted_cases,
 )
+from mtbench.tables import table
 
 __all__ = ["print_comparison", "print_floor"]
 
@@ -54,7 +54,7 @@ def print_comparison(comparison: Comparison, *, every: bool = False) -> None:
 def print_floor(floor: Floor) -> None:
     """The table and what it means."""
     console = Console(highlight=False)
-    _print_table(console, FLOOR_HEADINGS, [(cells, "") for cells in floor_cells(floor)], folded=None)
+    _print_table(console, FLOOR_HEADINGS, [(cells, "") for cells in floor_cells(floor)], folded=())
     for line in floor_lines(floor):
         console.print(Text(line), soft_wrap=True)
 
@@ -64,15 +64,7 @@ def _print_table(
     headings: Sequence[str],
     rows: Iterable[tuple[Sequence[str], str]],
     *,
-    folded: int | None = 1,
+    folded: Sequence[int] = (1,),
 ) -> None:
-    """A table whose column `folded` may break anywhere, since names are long; figures may not."""
-    gap = 2 if console.width >= 100 else 1
-    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        fold = index == folded
-        table.add_column(heading, overflow="fold", no_wrap=not fold, min_width=18 if fold else None)
-    for cells, style in rows:
-        table.add_row(*map(Text, cells), style=style)
-    console.print(table)
+    console.print(table(console, headings, rows, folded=folded))
     console.print()

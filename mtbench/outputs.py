@@ -20,13 +20,14 @@ def dated(what: str) -> Path:
 
 
 def write(option: str, file: Path, text: str) -> None:
-    """A file, and the folders above it.
+    """A file, and the folders above it. A letter that UTF-8 has no bytes for, as in the name of a file that
+    is no UTF-8, becomes a question mark.
 
     Raises:
         BadInput: it cannot be written where `option` says.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise BadInput(f"{option} {file} cannot be written: {error.strerror}") from error

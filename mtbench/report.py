@@ -1,10 +1,11 @@
-"""The report of a run of any kind."""
+"""The report of a run of any kind, and of a profile."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mtbench.errors import StorageError
+from mtbench.profile.record import is_profile
 from mtbench.registry import import_part
 from mtbench.results import run_kind
 
@@ -16,17 +17,20 @@ WRITERS = {
     "training": ("reports.training_page", "write_training_report"),
 }
 """By the kind of run, what writes its report."""
+PROFILE = ("reports.profile_page", "write_profile_page")
+"""What writes the page of a profile, which is no run and has no header."""
 
 
 def write_report(folder: Path) -> Path:
-    """Make a run's report from its folder. Returns the path of report.html.
+    """Make the report of a run or a profile from its folder; of a profile from its file, too. Returns the
+    path: report.html in a run's folder, profile.html in a profile's.
 
     Raises:
         BadInput: there is no run in it, or one of a kind or schema that a newer mtbench wrote.
         StorageError: the report cannot be written; the run is as it was.
     """
     # A sweep's writer says what is wrong with a kind that is not known.
-    module, function = WRITERS.get(run_kind(folder), WRITERS[None])
+    module, function = PROFILE if is_profile(folder) else WRITERS.get(run_kind(folder), WRITERS[None])
     try:
         page: Path = getattr(import_part(module), function)(folder)
     except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mtbench.compare.sides import Side
+from mtbench.tables import table
 from mtbench.trend import Trend
 
 __all__ = ["print_trends"]
@@ -19,20 +19,13 @@ HEADINGS = ("since", "case", "before, ms", "after, ms", "ratio", "95% interval",
 def print_trends(trends: Sequence[Trend], *, every: bool = False) -> None:
     """A table for each machine, the last change first; the summary is the last line of each."""
     console = Console(highlight=False)
-    gap = 2 if console.width >= 100 else 1
     for trend in trends:
         if len(trends) > 1:
             machine = "; ".join(f"{name} {text}" for name, text in trend.line.machine.items())
             console.print(Text(machine or "a machine that no run names", style="bold"), soft_wrap=True)
         rows = _rows(trend, every)
         if rows:
-            table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
-            for heading in HEADINGS:
-                fold = heading == "case"
-                table.add_column(heading, overflow="fold", no_wrap=not fold, min_width=18 if fold else None)
-            for cells, style in rows:
-                table.add_row(*map(Text, cells), style=style)
-            console.print(table)
+            console.print(table(console, HEADINGS, rows, folded=[HEADINGS.index("case")]))
             console.print()
         for run in sorted({change.at for change in trend.changes}, reverse=True):
             for remark in trend.remarks_at(run):

@@ -1,13 +1,13 @@
-"""The page of a profile, from its folder alone: one file that fetches nothing."""
+"""The page of a profile, from its profile.json alone: one file that fetches nothing."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtbench.floor import SAME_UNITS, floor_bytes
+from mtbench.profile.against import telling_name
 from mtbench.profile.record import (
     RESIDENT_METHOD,
     Kernel,
@@ -38,8 +38,6 @@ PAGE = "profile.html"
 MOST_LINES = 60
 MOST_FILES = 60
 NAME = 120
-ALIKE = re.compile(r"^void |\bat::native::|\(anonymous namespace\)::")
-"""What the names of PyTorch's kernels begin with, so that what tells them apart would be cut."""
 GUIDES: Mapping[str, str] = {
     "trace.json.gz": "ui.perfetto.dev or chrome://tracing",
     "flame.speedscope.json": "speedscope.app, which also comes as a file to keep",
@@ -49,15 +47,16 @@ GUIDES: Mapping[str, str] = {
 """What opens a file."""
 
 
-def write_profile_page(folder: Path) -> Path:
-    """Make profile.html of a folder, from its profile.json. Returns its path.
+def write_profile_page(place: Path) -> Path:
+    """Make profile.html of a folder from its profile.json, or NAME.html of the file NAME.json, beside it.
+    Returns its path.
 
     Raises:
-        BadInput: there is no profile in it.
+        BadInput: there is no profile.
         OSError: it cannot be written.
     """
-    page = folder / PAGE
-    write_whole(page, profile_html(read_profile(folder)).encode("utf-8", "replace"))
+    page = place.with_suffix(".html") if place.is_file() else place / PAGE
+    write_whole(page, profile_html(read_profile(place)).encode("utf-8", "replace"))
     return page
 
 
@@ -161,7 +160,7 @@ def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> dict[str, Any]:
         if name in COUNTED
     }
     return {
-        "name": fmt.clean(ALIKE.sub("", kernel.name), NAME),
+        "name": fmt.clean(telling_name(kernel.name), NAME),
         "operator": "" if kernel.operator == kernel.name else fmt.clean(kernel.operator, 80),
         "calls": fmt.times(kernel.calls),
         "time": fmt.duration(kernel.ms),

@@ -82,6 +82,7 @@ ALLOWED = {
         "mtbench.sweep.plan",
         "mtbench.sweep.settings",
         "mtbench.sweep.station",
+        "mtbench.tables",
         "mtbench.words",
         "mtbench.work",
     ),
@@ -189,7 +190,12 @@ ALLOWED = {
         "mtbench.measure.statistics",
         "mtbench.spec",
     ),
-    "mtbench/report.py": ("mtbench.errors", "mtbench.registry", "mtbench.results"),
+    "mtbench/report.py": (
+        "mtbench.errors",
+        "mtbench.profile.record",
+        "mtbench.registry",
+        "mtbench.results",
+    ),
     "mtbench/locked_folder.py": ("mtbench.errors",),
     "mtbench/run_folder.py": ("mtbench.locked_folder", "mtbench.results"),
     "mtbench/measure": (

@@ -20,11 +20,15 @@ def report(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="A run folder; or several runs, or files of pytest-benchmark, the baseline first.",
+            help="A run folder, or a profile's, or its file; or several runs, or files of pytest-benchmark, "
+            "the baseline first.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page of several runs. [default: comparison.html]")
+        Path | None,
+        typer.Option(
+            help="The page of several runs, or of a profile. [default: comparison.html; beside the profile]"
+        ),
     ] = None,
     effect: Annotated[
         float | None, typer.Option(help="Of several runs: the smallest effect that matters, %. [default: 3]")
@@ -33,19 +37,17 @@ def report(
         bool, typer.Option("--across-machines", help="Judge several runs though their machines differ.")
     ] = False,
 ) -> None:
-    """Build a run's report again, or set several runs side by side.
+    """Build a run's or a profile's page, or set runs side by side.
 
-    One is made from its folder alone. Of several the first is the baseline, and each of the others is
-    compared with it, as by `mtbench compare`; runs of machines that differ stand side by side and are not
-    judged.
+    One is made from its folder alone; of a profile its profile.json, under any name, is enough. Of several
+    the first is the baseline, and each of the others is compared with it, as by `mtbench compare`; runs of
+    machines that differ stand side by side and are not judged.
     """
     if len(runs) == 1:
-        given = {"--out": out, "--effect": effect, "--across-machines": across_machines or None}
-        if wrong := [option for option, value in given.items() if value is not None]:
-            raise BadInput(f"report {runs[0]} {wrong[0]}: that is for two runs and more, and this is one")
-        from mtbench.report import write_report
-
-        typer.echo(f"report: {write_report(runs[0])}")
+        for option, value in {"--effect": effect, "--across-machines": across_machines or None}.items():
+            if value is not None:
+                raise BadInput(f"report {runs[0]} {option}: that is for two runs and more, and this is one")
+        typer.echo(f"report: {_report_of_one(runs[0], out)}")
         return
     from mtbench.compare import read_side, set_beside
     from mtbench.compare.verdicts import EFFECT_PERCENT
@@ -59,6 +61,18 @@ def report(
     file = out or Path("comparison.html")
     write("--out", file, import_part("reports.comparison_page").comparison_html(sides, pairs))
     typer.echo(f"report: {file}")
+
+
+def _report_of_one(place: Path, out: Path | None) -> Path:
+    from mtbench.profile.record import is_profile, read_profile
+    from mtbench.report import write_report
+
+    if out is None:
+        return write_report(place)
+    if not is_profile(place):
+        raise BadInput(f"report {place} --out: that is for two runs and more, or a profile")
+    write("--out", out, import_part("reports.profile_page").profile_html(read_profile(place)))
+    return out
 
 
 def figures(

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from mtbench.profile.record import Kernel, Operator, Profile
 
-__all__ = ["Against", "Line", "against_of", "aligned", "plain_name"]
+__all__ = ["Against", "Line", "against_of", "aligned", "plain_name", "telling_name"]
 
 HASH = re.compile(r"[_.-]?\b[0-9a-f]{8,}\b|(?<=[a-z])[_.]\d+\b")
 """What differs between two builds of one kernel: digests, and the numbers that compilers put behind names."""
+
+ALIKE = re.compile(r"^void |\bat::native::|\(anonymous namespace\)::")
+"""What the names of PyTorch's kernels begin with, so that what tells them apart would be cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,15 @@ def plain_name(name: str) -> str:
     ('triton_poi_fused_add', 'ynn_fusion', 'copy<4>(int)')
     """
     return HASH.sub("", name.removeprefix("void ")).strip()
+
+
+def telling_name(name: str) -> str:
+    """A kernel's name from where it differs from others of its framework, for whoever cuts it.
+
+    >>> telling_name("void at::native::reduce_kernel<512, at::native::ReduceOp<float>>")
+    'reduce_kernel<512, ReduceOp<float>>'
+    """
+    return ALIKE.sub("", name)
 
 
 def aligned(

@@ -33,7 +33,8 @@ def profile(
         str | None, typer.Option(help="The id of a row of that run, or a part of it that no other row has.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="The folder of another profile: B, set beside DIR, which is A.")
+        Path | None,
+        typer.Option(help="Another profile, by its folder or its file: B, set beside DIR, which is A."),
     ] = None,
     attention: Annotated[
         str | None, typer.Option(help="softmax, linear, or momentum. [default: momentum]")
@@ -78,7 +79,8 @@ def profile(
     if row is not None or folder is not None:
         if folder is None or row is None:
             raise BadInput(
-                f"profile {folder}: of a run name a row, by --row ID; of a profile another, by --against DIR"
+                f"profile {folder}: of a run name a row, by --row ID; of a profile another, by --against, "
+                f"and `mtbench report {folder}` makes its page"
                 if row is None
                 else f"--row {row}: name the run's folder, too"
             )
@@ -126,9 +128,6 @@ def _target(
     from mtbench.registry import backend_names
     from mtbench.spec import AttentionSpec, Case
 
-    named = _one("--backend", names("--backend", backend))
-    if named is None:
-        raise BadInput(f"--backend is missing: a profile is of one of {', '.join(backend_names())}")
     axes = {
         "attention": names("--attention", attention),
         "seq_len": whole_numbers("--seq-len", seq_len),
@@ -138,7 +137,12 @@ def _target(
     one = {name: _one(flag(name), values) for name, values in axes.items()} | whole
     known = {name: value for name, value in one.items() if value is not None}
     spec = {field: known.pop(name) for name, field in SPEC.items() if name in known}
-    return target_of(named, Case(spec=AttentionSpec(**spec), **known), _one("--form", names("--form", form)))
+    whole_case = Case(spec=AttentionSpec(**spec), **known)
+    # What is wrong with the words that are there comes before a word that is not.
+    named = _one("--backend", names("--backend", backend))
+    if named is None:
+        raise BadInput(f"--backend is missing: a profile is of one of {', '.join(backend_names())}")
+    return target_of(named, whole_case, _one("--form", names("--form", form)))
 
 
 def _one(option: str, values: tuple[Any, ...] | None) -> Any:

@@ -6,16 +6,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from mtbench.profile.against import Against
-from mtbench.profile.record import Profile
+from mtbench.profile.against import Against, Line, telling_name
+from mtbench.profile.record import Kernel, Operator, Profile
+from mtbench.tables import table
 
 __all__ = ["print_against", "print_profile", "show_stages"]
 
 MOST_LINES = 10
 NAME = 60
+KERNELS = ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills")
+OPERATORS = ("operator", "calls", "self ms", "total ms", "inputs")
 
 
 @contextlib.contextmanager
@@ -42,7 +44,8 @@ def print_profile(profile: Profile) -> None:
     _print_lines(console, profile)
     for course in profile.memory:
         if course.at_peak:
-            told = f"memory: {_size(course.peak_bytes)} at the peak, set by {course.at_peak[0].what}"
+            what = course.at_peak[0].what or "something that nobody names"
+            told = f"memory: {_size(course.peak_bytes)} at the peak, set by {what}"
             console.print(Text(f"{told} ({course.method})"))
     for part, why in profile.missing.items():
         console.print(Text(f"no {part}: {why}"), style="dim")
@@ -67,26 +70,10 @@ def _print_lines(console: Console, profile: Profile) -> None:
     seen = profile.traced
     if seen is None:
         return
-    table = Table(box=None, pad_edge=False)
     if seen.kernels:
-        for heading in ("kernel", "calls", "ms", "share", "grid", "block", "regs", "shared", "spills"):
-            name = heading == "kernel"
-            table.add_column(heading, justify="left" if name else "right", no_wrap=name)
-        total = sum(kernel.ms for kernel in seen.kernels)
-        for kernel in seen.kernels[:MOST_LINES]:
-            cells = [_short(kernel.name), f"{kernel.calls:g}", f"{kernel.ms:.4g}", f"{kernel.ms / total:.0%}"]
-            cells += ["x".join(map(str, kernel.grid)), "x".join(map(str, kernel.block))]
-            sizes = (kernel.registers, kernel.shared_bytes, kernel.spilled_bytes)
-            cells += ["" if size is None else str(size) for size in sizes]
-            table.add_row(*map(Text, cells))
+        _print_table(console, KERNELS, [_kernel(one, seen.kernels) for one in seen.kernels[:MOST_LINES]])
     else:
-        for heading in ("operator", "calls", "self ms", "total ms", "inputs"):
-            left = heading in ("operator", "inputs")
-            table.add_column(heading, justify="left" if left else "right", no_wrap=left)
-        for one in seen.operators[:MOST_LINES]:
-            cells = [_short(one.name), f"{one.calls:g}", f"{one.self_ms:.4g}", f"{one.total_ms:.4g}"]
-            table.add_row(*map(Text, [*cells, one.shapes]))
-    console.print(table)
+        _print_table(console, OPERATORS, [_operator(one) for one in seen.operators[:MOST_LINES]], [0, 4])
     what, lines = ("kernels", seen.kernels) if seen.kernels else ("operators", seen.operators)
     if len(lines) > MOST_LINES:
         console.print(Text(f"and {len(lines) - MOST_LINES} more {what}"), style="dim")
@@ -102,24 +89,52 @@ def print_against(beside: Against, a: str, b: str) -> None:
         console.print(Text(f"{name}: {one or '-'} | {other or '-'}"), style="dim", soft_wrap=True)
     for label, side in ((a, beside.a), (b, beside.b)):
         console.print(Text(f"{label}: {side.bound.verdict}; {rates(side)}"))
-    table = Table(box=None, pad_edge=False)
-    for heading in (beside.what or "part", "A ms", "B ms", "B - A ms", "calls"):
-        first = heading == (beside.what or "part")
-        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
-    lines: Sequence[tuple[str, float | None, float | None, float, str]] = [
-        (line.name, line.a_ms, line.b_ms, line.more_ms, f"{line.a_calls:g} | {line.b_calls:g}")
+    headings = (beside.what or "part", "A ms", "B ms", "B - A ms", "calls")
+    rows = [
+        (_short(line.name), _ms(line.a_ms), _ms(line.b_ms), f"{line.more_ms:+.4g}", _calls(line))
         for line in (*beside.lines[:MOST_LINES], *beside.gaps)
     ]
-    for name, one_ms, other_ms, more, calls in lines:
-        cells = [_short(name), *("-" if ms is None else f"{ms:.4g}" for ms in (one_ms, other_ms))]
-        table.add_row(*map(Text, [*cells, f"{more:+.4g}", calls]))
-    console.print(table)
+    _print_table(console, headings, rows)
     if not beside.what:
         console.print(Text("one of the two has no kernels and no operators to align"), style="yellow")
 
 
+def _print_table(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[int] = (0,)
+) -> None:
+    figures = [index for index in range(len(headings)) if index not in names]
+    console.print(table(console, headings, [(cells, "") for cells in rows], folded=names, right=figures))
+
+
+def _kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[str, ...]:
+    share = kernel.ms / sum(one.ms for one in kernels)
+    sizes = (kernel.registers, kernel.shared_bytes, kernel.spilled_bytes)
+    return (
+        _short(kernel.name),
+        f"{kernel.calls:g}",
+        f"{kernel.ms:.4g}",
+        f"{share:.0%}",
+        "x".join(map(str, kernel.grid)),
+        "x".join(map(str, kernel.block)),
+        *("" if size is None else str(size) for size in sizes),
+    )
+
+
+def _operator(one: Operator) -> tuple[str, ...]:
+    return _short(one.name), f"{one.calls:g}", _ms(one.self_ms), _ms(one.total_ms), one.shapes
+
+
+def _ms(ms: float | None) -> str:
+    return "-" if ms is None else f"{ms:.4g}"
+
+
+def _calls(line: Line) -> str:
+    return f"{line.a_calls:g} | {line.b_calls:g}"
+
+
 def _short(name: str) -> str:
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    told = telling_name(name)
+    return told if len(told) <= NAME else f"{told[: NAME - 1]}…"
 
 
 def _size(size: int) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "Profile",
     "Traced",
     "Work",
+    "is_profile",
     "read_course",
     "read_flame",
     "read_profile",
@@ -246,15 +247,24 @@ class Profile:
         return json.dumps(told, indent=1, allow_nan=False) + "\n"
 
 
-def read_profile(folder: Path) -> Profile:
-    """The profile in a folder.
+def is_profile(place: Path) -> bool:
+    """Whether `read_profile` would look there: a folder with a profile in it, or a file, as no run is one."""
+    return _file(place).is_file()
+
+
+def _file(place: Path) -> Path:
+    return place if place.is_file() else place / FILE
+
+
+def read_profile(place: Path) -> Profile:
+    """The profile in a folder, or in a file of any name.
 
     Raises:
         BadInput: there is none, or a newer mtbench wrote it.
     """
-    file = folder / FILE
+    file = _file(place)
     if not file.is_file():
-        raise BadInput(f"{folder} holds no profile: it has no {FILE}")
+        raise BadInput(f"{place} holds no profile: it has no {FILE}")
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         schema = told.pop("schema")
@@ -263,7 +273,7 @@ def read_profile(folder: Path) -> Profile:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{file} is no profile: {type(error).__name__}: {error}") from error
     newest = f"this one reads {SCHEMA_VERSION}"
-    raise BadInput(f"{folder} has a profile of schema {schema} and needs a newer mtbench ({newest})")
+    raise BadInput(f"{place} has a profile of schema {schema} and needs a newer mtbench ({newest})")
 
 
 def _read(told: dict[str, Any]) -> Profile:

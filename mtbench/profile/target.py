@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from mtbench.backend import Backend, form_for, refuse_interpreted
-from mtbench.errors import BadInput, nearest
+from mtbench.errors import BadInput
 from mtbench.measure.environment import device_problem
 from mtbench.registry import load_backend
 from mtbench.results import Measurement, Run
@@ -15,6 +16,8 @@ from mtbench.spec import Case
 __all__ = ["Target", "refusal", "target_of", "target_of_row"]
 
 MOST_NAMED = 5
+NEAREST = 3
+"""Ids that are named where none has the words: they show what an id looks like, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,11 @@ def _row(run: Run, words: str) -> Measurement:
     found = exact or [row for row in run if words in row.id]
     if not found:
         known = [row.id for row in run]
-        close = nearest(words, known).partition("? ")[0]
-        hint = f"{close}?" if close.startswith("did") else f"it has {len(known)} rows"
-        raise BadInput(f"--row {words}: {run.folder} has no such row: {hint}")
+        near = ", ".join(get_close_matches(words, known, n=NEAREST, cutoff=0.0)) or "none"
+        raise BadInput(
+            f"--row {words}: {run.folder} has no such row of its {len(known)}; the nearest: {near}; every id "
+            f"is in {run.folder / 'measurements.jsonl'}"
+        )
     if len(found) > 1:
         told = ", ".join(row.id for row in found[:MOST_NAMED])
         more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""

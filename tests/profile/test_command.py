@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mtbench.cli import main
 from mtbench.profile.bounds import VERDICTS
 from mtbench.profile.names import profile_folder
 from mtbench.profile.record import Profile, read_profile
 from mtbench.profile.sweeping import choice, profile_rows
 from mtbench.results import Run
-from tests.profile.conftest import command
+from tests.profile.conftest import Refused, command
 from tests.profile.synthetic import gpu_profile
 
 pytestmark = [pytest.mark.torch, pytest.mark.jax]
@@ -81,25 +78,6 @@ def _has_a_flame_graph(profile: Profile, folder: Path) -> None:
     assert "speedscope" in json.loads((folder / "flame.speedscope.json").read_text())["$schema"]
 
 
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """The one line that a command is refused with."""
-
-    def run(*words: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mtbench", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        told = capsys.readouterr().err
-        assert (end.value.code, len(told.splitlines())) == (2, 1), told
-        return told
-
-    return run
-
-
 def test_rows_of_a_sweep(tmp_path: Path, refused: Refused) -> None:
     """One is profiled after it was timed; then those that are not ok are refused."""
     done = command(tmp_path, "run", "--backend", "jax", *SMALL, "--out", "swept", "--profile", "slowest:1")
@@ -143,7 +121,13 @@ def _refuses_what_is_not_ok(swept: Path, folder: Path, refused: Refused) -> None
     for seed, says in enumerate(("it is wrong", "it is oom", "it is unsupported", "it has no time")):
         assert says in refused("profile", "run", "--row", f"seed{seed}")
     assert "4 rows have that in their id" in refused("profile", "run", "--row", "jax/chunked")
-    assert "has no such row" in refused("profile", "run", "--row", "jax/chunkd")
+    third = Run.load(folder).measurements[2].id
+    assert f"run has no such row of its 4; the nearest: {third}, jax" in refused(
+        "profile", "run", "--row", "jax/chunkd-seed2"
+    )
+    told = refused("profile", "run", "--row", "zzz")
+    assert "has no such row of its 4; the nearest: jax/chunked/momentum" in told
+    assert told.endswith("; every id is in run/measurements.jsonl\n")
     assert not (folder / "profiles").exists()
 
 
@@ -159,6 +143,8 @@ BACKEND = FunctionBackend(
     ("words", "says"),
     [
         ("", "--backend is missing"),
+        ("--attention foo", "unknown attention 'foo': known: softmax, linear, momentum"),
+        ("--seq-len x", "--seq-len x: neither a whole number"),
         ("--backend torch-eager --seq-len 64,128", "--seq-len 64,128: a profile is of one case"),
         ("--backend torch-eager --form nothing", "has no form 'nothing'"),
         ("--backend native --attention softmax", "does not do this case"),
