@@ -52,6 +52,7 @@ __all__ = [
     "form_for",
     "is_interpreted",
     "partial_of",
+    "refuse_interpreted",
 ]
 
 LimitKind = Literal["notimpl", "notyet", "never"]
@@ -246,6 +247,23 @@ def caveats_of(backend: Backend) -> tuple[Caveat, ...]:
 def is_interpreted(backend: Backend, device: str) -> bool:
     """Whether its kernels are only interpreted on that device: right numbers slowly, and no times."""
     return device in getattr(backend, "interpreted_on", ())
+
+
+def refuse_interpreted(backend: Backend, device: str, *, why: str, instead: str) -> None:
+    """Of what has no use for kernels that are only interpreted.
+
+    Args:
+        backend: the one that is asked for.
+        device: where.
+        why: what is lost, after a comma.
+        instead: what may be given in place of ``--device cuda``.
+
+    Raises:
+        BadInput: its kernels are only interpreted on that device.
+    """
+    if is_interpreted(backend, device):
+        told = f"backend {backend.name!r} is only interpreted on {device}"
+        raise BadInput(f"{told}, {why}: give --device cuda, or {instead}")
 
 
 def dims_up_to(most: int) -> tuple[Limit, Limit]:

@@ -18,6 +18,7 @@ from mtbench.generation.cli import generate
 from mtbench.outputs import BAD_INPUT, INTERRUPTED
 from mtbench.profile.cli import profile
 from mtbench.training.cli import train
+from mtbench.words import as_typed
 
 __all__ = ["app", "main"]
 
@@ -47,7 +48,10 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "mtbench"
-        text = " ".join(error.format_message().split()).rstrip(".")
+        # Of a value that does not do, some versions of typer say what it is, and some do not.
+        typed = as_typed(error.param.opts) if getattr(error, "param", None) else None
+        told = f"{typed}: {error.message}" if typed else error.format_message()
+        text = " ".join(told.split()).rstrip(".")
         print(f"mtbench: {text}: `{command} --help` has what there is", file=sys.stderr)  # noqa: T201
         sys.exit(BAD_INPUT)
     except OSError as error:

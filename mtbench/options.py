@@ -58,7 +58,7 @@ class CaseWords:
         words = vars(self)
         return {
             **{name: whole_numbers(flag(name), words[name]) for name in SIZES},
-            **{name: names(words[name]) for name in NAMES},
+            **{name: names(flag(name), words[name]) for name in NAMES},
             **{name: floats(flag(name), words[name]) for name in NUMBERS},
             "causal": None if self.causal is None else (self.causal,),
             "seed": self.seed,

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import sys
 from collections.abc import Sequence
 
 from mtbench.errors import BadInput
 
-__all__ = ["by_kind", "check_resumed", "flag", "floats", "names", "optional_names", "whole_numbers"]
+__all__ = [
+    "as_typed",
+    "by_kind",
+    "check_above_0",
+    "check_resumed",
+    "flag",
+    "floats",
+    "names",
+    "optional_names",
+    "whole_numbers",
+]
 
 RANGE = re.compile(r"(\d+):(\d+):x(\d+)")
 
@@ -18,23 +30,44 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
+def as_typed(options: Sequence[str]) -> str | None:
+    """An option of those names with its value, as the command line has it last: ``--rounds 0``; None where it
+    has none."""
+    found = None
+    for word, after in itertools.zip_longest(sys.argv[1:], sys.argv[2:]):
+        option, joined, value = word.partition("=")
+        if option in options and (joined or after is not None):
+            found = f"{option} {value if joined else after}"
+    return found
+
+
+def check_above_0(option: str, value: float | None) -> None:
+    """That it is a finite number above 0, or that nothing was given.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise BadInput(f"{option} {value}: must be a finite number above 0")
+
+
+def names(option: str, text: str | None, what: str = "name") -> tuple[str, ...] | None:
     """``a,b`` as ('a', 'b'), each once; None where nothing was given.
 
-    >>> names("softmax, linear,softmax")
+    >>> names("--attention", "softmax, linear,softmax")
     ('softmax', 'linear')
     """
     if text is None:
         return None
     found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not found:
-        raise BadInput(f"{text!r} names nothing: give a name, or several with commas")
+        raise BadInput(f"{option} {text!r}: no {what} is there: give one, or several with commas")
     return found
 
 
-def optional_names(text: str | None) -> tuple[str, ...] | None:
+def optional_names(option: str, text: str | None) -> tuple[str, ...] | None:
     """The same, where ``all`` is as if nothing was given."""
-    return None if text == "all" else names(text)
+    return None if text == "all" else names(option, text)
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
@@ -46,7 +79,7 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     found: list[int] = []
-    for word in names(text) or ():
+    for word in names(option, text, "number") or ():
         if match := RANGE.fullmatch(word):
             first, last, factor = map(int, match.groups())
             if not (first >= 1 and first <= last and factor >= 2):
@@ -76,7 +109,7 @@ def floats(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     found = []
-    for word in names(text) or ():
+    for word in names(option, text, "number") or ():
         try:
             found.append(float(word))
         except ValueError:
@@ -92,7 +125,7 @@ def by_kind(option: str, text: str | None, kinds: Sequence[str]) -> dict[str, st
     {'softmax': 'sdpa', '': 'triton'}
     """
     found: dict[str, str] = {}
-    for word in names(text) or ():
+    for word in names(option, text) or ():
         kind, between, name = word.rpartition("=")
         if between and (kind not in kinds or not name):
             raise BadInput(f"{option} {word}: KIND=NAME, with KIND one of {', '.join(kinds)}")

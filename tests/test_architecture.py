@@ -119,6 +119,7 @@ ALLOWED = {
     "mtbench/transformer/config.py": ("mtbench.errors", "mtbench.spec"),
     "mtbench/training": (
         "mtbench.__version__",
+        "mtbench.backend",
         "mtbench.caches",
         "mtbench.display",
         "mtbench.errors",

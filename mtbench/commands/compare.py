@@ -126,7 +126,7 @@ def _measure_again(
 
     outcome = command.run_sweep(
         workload(preset),
-        names(backend),
+        names("--backend", backend),
         folder,
         threads=threads,
         arguments=sys.argv[1:],

@@ -90,7 +90,9 @@ def figures(
 
     The data is a .csv beside it, the caption a .txt.
     """
-    written = import_part("reports.figure_files").write_figures(folder, out, names(format_), style, columns)
+    written = import_part("reports.figure_files").write_figures(
+        folder, out, names("--format", format_), style, columns
+    )
     count = sum(path.suffix == ".csv" for path in written)
     typer.echo(f"figures: {count} in {written[0].parent}")
 
@@ -111,7 +113,9 @@ def table(
     A row is a case, a column a backend's form.
     """
     module = import_part("reports.table_text")
-    texts: dict[str, str] = module.table_texts(folder, names(format_), names(metric) or ())
+    texts: dict[str, str] = module.table_texts(
+        folder, names("--format", format_), names("--metric", metric) or ()
+    )
     for format_name, text in texts.items():
         if out is None:
             typer.echo(text)

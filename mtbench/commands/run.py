@@ -108,8 +108,8 @@ def run(
         check_resumed(("--address",))
         _conclude(command.resume_sweep(resume, address=address), resume)
     sweep = workload(preset).override(
-        attention=names(attention),
-        form=optional_names(form),
+        attention=names("--attention", attention),
+        form=optional_names("--form", form),
         seq_len=whole_numbers("--seq-len", seq_len),
         world_size=whole_numbers("--world-size", world_size),
         **case.axes(),
@@ -119,7 +119,7 @@ def run(
         _check_profiled(profiled, executor)
     outcome = command.run_sweep(
         sweep,
-        names(backend),
+        names("--backend", backend),
         folder,
         threads=threads,
         timeout_s=timeout,

@@ -73,7 +73,8 @@ def generate(
     A pixel at a time. It says how many images a second, how long a pixel takes and what memory an image
     needs, and holds the likelihood of what was drawn against the parallel form's.
 
-    Exit code: 0; 1 when a likelihood disagrees; 2 for bad input; 130 after Ctrl-C.
+    Exit code: 0; 1 when a likelihood disagrees, or memory was short for all that was asked for; 2 for bad
+    input; 130 after Ctrl-C.
     """
     from mtbench.generation.command import run_generation
     from mtbench.report import write_report

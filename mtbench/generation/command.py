@@ -12,7 +12,7 @@ from typing import Any
 from mtbench import __version__
 from mtbench.errors import BadInput, StorageError
 from mtbench.frameworks import load_framework
-from mtbench.generation.drawing import Drawing
+from mtbench.generation.drawing import Drawing, decoding
 from mtbench.generation.results import KIND, Generated, GenerationFolder
 from mtbench.generation.sheet import sheet_png
 from mtbench.generation.source import Source
@@ -47,8 +47,8 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether a likelihood disagrees."""
-        return bool(self.counts.get("disagrees"))
+        """Whether a likelihood disagrees, or nothing could be drawn."""
+        return bool(self.counts.get("disagrees")) or not self.counts.get("ok")
 
 
 def run_generation(
@@ -69,7 +69,8 @@ def run_generation(
         arguments: the command's, for run.json.
 
     Raises:
-        BadInput: the device is not there, more threads than CPUs, or a checkpoint that cannot be read.
+        BadInput: the device is not there, more threads than CPUs, a backend that does not do (`decoding`), or
+            a checkpoint that cannot be read: before anything is written.
         StorageError: a row or a sheet could not be written; those before it are whole.
     """
     how = asked.how
@@ -78,10 +79,13 @@ def run_generation(
         raise BadInput(f"device {how.device!r} is not there: {problem}; there is: {', '.join(there)}")
     if asked.threads > cpus():
         raise BadInput(f"--threads {asked.threads}: this process may use {cpus()} CPUs")
-    from mtbench.generation.measure import drawn
+    decoding(how)
+    from mtbench.generation.measure import drawn, load_model
 
     framework = load_framework("torch")
     framework.start(how.device, asked.threads)
+    for source in asked.sources:
+        load_model(source, source.trained.job.model.size.max_len, "cpu")
     counts: Counter[str] = Counter()
     interrupted = False
     with GenerationFolder.create(folder) as made:

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 
-from mtbench.backend import Decodes
 from mtbench.errors import BadInput
 from mtbench.frameworks import load_framework
-from mtbench.generation.drawing import OWN, Drawing
+from mtbench.generation.drawing import Drawing, decoding
 from mtbench.generation.results import Check, Generated
 from mtbench.generation.source import Source
 from mtbench.inputs import Array
-from mtbench.registry import load_backend
 from mtbench.spec import AttentionSpec, Case
 from mtbench.transformer.attention import BackendAttention
 from mtbench.transformer.config import ModelConfig
@@ -151,18 +149,11 @@ def _past_of(how: Drawing, model: PixelTransformer, batch: int, positions: int) 
     """Makes what a layer keeps, by the backend that is asked for.
 
     Raises:
-        BadInput: it decodes nothing.
+        BadInput: as `decoding`.
     """
-    if how.backend == OWN:
+    backend, size = decoding(how), model.config.size
+    if backend is None:
         return past
-    backend, size = load_backend(how.backend), model.config.size
-    if not isinstance(backend, Decodes):
-        raise BadInput(
-            f"--backend {how.backend}: it decodes nothing: triton does, and {OWN} is the model's own"
-        )
-    if reason := backend.unavailable(how.device):
-        raise BadInput(f"--backend {how.backend} cannot run on {how.device} here: {reason}")
-    decodes: Decodes = backend
 
     def made(spec: AttentionSpec) -> Any:
         case = Case(
@@ -174,7 +165,7 @@ def _past_of(how: Drawing, model: PixelTransformer, batch: int, positions: int) 
             dtype="bfloat16" if how.precision == "bfloat16" else "float32",
             device=how.device,  # type: ignore[arg-type]
         )
-        return decodes.decoder(case)
+        return backend.decoder(case)
 
     return made
 

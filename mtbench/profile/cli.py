@@ -105,7 +105,7 @@ def profile(
                 threads=threads,
                 calls=CALLS if calls is None else calls,
                 remeasure=remeasure,
-                without=names(without) or (),
+                without=names("--without", without) or (),
                 command=["mtbench", *relative(sys.argv[1:])],
                 tell=tell,
             )
@@ -128,17 +128,21 @@ def _target(
     from mtbench.registry import backend_names
     from mtbench.spec import AttentionSpec, Case
 
-    axes = {"attention": names(attention), "seq_len": whole_numbers("--seq-len", seq_len), **case.axes()}
+    axes = {
+        "attention": names("--attention", attention),
+        "seq_len": whole_numbers("--seq-len", seq_len),
+        **case.axes(),
+    }
     whole = {name: axes.pop(name) for name in ("lengths", "seed")}  # no axes of a grid, either
     one = {name: _one(flag(name), values) for name, values in axes.items()} | whole
     known = {name: value for name, value in one.items() if value is not None}
     spec = {field: known.pop(name) for name, field in SPEC.items() if name in known}
     whole_case = Case(spec=AttentionSpec(**spec), **known)
     # What is wrong with the words that are there comes before a word that is not.
-    named = _one("--backend", names(backend))
+    named = _one("--backend", names("--backend", backend))
     if named is None:
         raise BadInput(f"--backend is missing: a profile is of one of {', '.join(backend_names())}")
-    return target_of(named, whole_case, _one("--form", names(form)))
+    return target_of(named, whole_case, _one("--form", names("--form", form)))
 
 
 def _one(option: str, values: tuple[Any, ...] | None) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from mtbench.backend import Backend, form_for, is_interpreted
+from mtbench.backend import Backend, form_for, refuse_interpreted
 from mtbench.errors import BadInput
 from mtbench.measure.environment import device_problem
 from mtbench.registry import load_backend
@@ -41,9 +41,8 @@ def target_of(asked: str, case: Case, form: str | None) -> Target:
     if problem := device_problem(case.device):
         raise BadInput(f"device {case.device!r} is not there: {problem}")
     chosen = form_for(backend, case, form)
-    if is_interpreted(backend, case.device):
-        told = f"backend {backend.name!r} is only interpreted on {case.device}"
-        raise BadInput(f"{told}: it has no time, and so no profile")
+    why, instead = "and has no time there, and so no profile", "a backend that is not, such as torch-eager"
+    refuse_interpreted(backend, case.device, why=why, instead=instead)
     return Target(asked=asked, backend=backend, case=case, form=chosen)
 
 

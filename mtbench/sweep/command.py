@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from mtbench.sweep.header import (
 from mtbench.sweep.plan import PlannedRow, place_rows, plan_rows
 from mtbench.sweep.runner import SweepRunner
 from mtbench.sweep.settings import Settings
+from mtbench.words import check_above_0
 from mtbench.workloads import Workload
 
 __all__ = ["Outcome", "relative", "resume_sweep", "run_sweep"]
@@ -97,8 +97,7 @@ def run_sweep(
     loaded = _load(backends or workload.backends or own)
     rows = plan_rows(workload, loaded)
     for option, value in (("--timeout", timeout_s), ("--memory-limit", memory_limit_gib)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise BadInput(f"{option} {value}: must be a finite number above 0")
+        check_above_0(option, value)
     limit = None if memory_limit_gib is None else int(Fraction(memory_limit_gib) * 2**30)
     executor = executor or new_executor("local")
     if threads is None and ranks > 1:

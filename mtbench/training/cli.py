@@ -13,7 +13,7 @@ import typer
 
 from mtbench.errors import BadInput
 from mtbench.outputs import INTERRUPTED, dated
-from mtbench.words import by_kind, check_resumed, names
+from mtbench.words import by_kind, check_above_0, check_resumed, names
 
 if TYPE_CHECKING:
     from mtbench.training.command import Asked
@@ -137,11 +137,8 @@ def train(
     from mtbench.report import write_report
     from mtbench.training import command
 
-    for option, value in (
-        ("--checkpoint-every", checkpoint_every),
-        ("--timeout", timeout),
-        ("--time-limit", time_limit),
-    ):
+    check_above_0("--timeout", timeout)
+    for option, value in (("--checkpoint-every", checkpoint_every), ("--time-limit", time_limit)):
         if value is not None and not 0 <= value < math.inf:
             raise BadInput(f"{option} {value}: must be a finite number, and not negative")
     if resume is not None:
@@ -151,8 +148,12 @@ def train(
         asked = _asked(
             task,
             preset,
-            data=None if data is None else os.path.relpath(data),
-            variants=(names(variant), names(attention), names(connection)),
+            data=None if data is None else str(data),
+            variants=(
+                names("--variant", variant),
+                names("--attention", attention),
+                names("--connection", connection),
+            ),
             changes={
                 "epochs": epochs,
                 "iterations": iterations,
@@ -238,7 +239,7 @@ def _asked(
     backends, forms = kernels["backends"], kernels["forms"]
     return Asked(
         task=found,
-        data=data,
+        data=None if data is None else os.path.relpath(data),
         preset_name=preset_name,
         preset=preset_of(found, preset_name, **changes),
         momenta=replace(found.momenta, **{name: x for name, x in momenta.items() if x is not None}),

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from mtbench import __version__
+from mtbench.backend import refuse_interpreted
 from mtbench.errors import BadInput, nearest
 from mtbench.measure.environment import cpus, device_problem, environment, visible_gpus
 from mtbench.registry import load_backend
@@ -100,7 +101,8 @@ def plan_jobs(asked: Asked) -> list[Job]:
     """The jobs, seed by seed: a run that is cut off has as many of each variant.
 
     Raises:
-        BadInput: a backend that does not do a variant's attention; the message has its declared reason.
+        BadInput: a backend that does not do a variant's attention, or is only interpreted; the message has
+            its declared reason.
     """
     jobs = []
     for seed in asked.seeds:
@@ -131,6 +133,8 @@ def _check_kernels(job: Job, task: Task) -> None:
     modes: tuple[Mode, ...] = ("forward", "forward_backward")
     for case in task.cases(job):
         backend = model_backend(job.kernels.backend(case.spec.kind))
+        why, instead = "too slowly to train with", "a backend that runs on a CPU, such as torch-eager"
+        refuse_interpreted(backend, case.device, why=why, instead=instead)
         for mode in modes:
             model_form(backend, case.replace(mode=mode), job.kernels.form(case.spec.kind))
 

@@ -15,7 +15,7 @@ from mtbench.frameworks.torch import RunningPeak
 from mtbench.spec import AttentionSpec
 from mtbench.training.checkpoint import load_checkpoint, save_checkpoint
 from mtbench.training.settings import Job, Kernels
-from mtbench.training.step import Stepper
+from mtbench.training.step import Evaluation, Stepper
 from mtbench.training.tasks import grouped, load_task
 from mtbench.transformer.attention import BackendAttention
 from mtbench.transformer.fused import compile_parts
@@ -85,6 +85,8 @@ class Trainer:
         self._stepper = Stepper(job, self._task, model)
         self.epoch = load_checkpoint(checkpoint, job=job.id, model=model, optimizer=self._stepper.optimizer)
         """How many are done."""
+        self.diverged = ""
+        """What showed that it is no longer made of numbers, in one line; empty while it is."""
         self._held_out = self._task.batches(
             job.schedule, job.model.size, seed=job.seed, epoch=0, held_out=True
         )
@@ -97,9 +99,13 @@ class Trainer:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Train, an epoch at a time, and say what each left (`mtbench.training.results.EpochRow`). An epoch
-        may be said twice, by one that goes on from a checkpoint, and none is lost. Ends early where the loss
-        is no longer a number."""
+        may be said twice, by one that goes on from a checkpoint, and none is lost.
+
+        Ends where it diverges: the loss of a step is no number, or what held-out data says after the last is
+        none. Of such a model there is no checkpoint, so held-out data has a word after every epoch: all of it
+        where the schedule says so, else its first batch."""
         schedule = self.job.schedule
+        first = {name: array[:1] for name, array in grouped(self._held_out)[0].items()}
         data = self._batches(self.epoch)
         while self.epoch < schedule.epochs:
             lr = self.job.optimization.lr_at(self.epoch)
@@ -109,11 +115,11 @@ class Trainer:
             if self.epoch + 1 < schedule.epochs:
                 data = self._batches(self.epoch + 1)  # on the host, while a GPU is busy with the steps
             steps = self._stepper.finish(clock)
-            evaluation = None
-            if schedule.evaluates(self.epoch):
-                evaluation = asdict(self._stepper.evaluate(self._held_out))
+            evaluates = schedule.evaluates(self.epoch)
+            evaluation = self._stepper.evaluate(self._held_out if evaluates else first)
+            self.diverged = self._divergence(steps.loss, evaluation)
             examined = None
-            if self.epoch + 1 == schedule.epochs and math.isfinite(steps.loss[-1]):
+            if self.epoch + 1 == schedule.epochs and not self.diverged:
                 examined = self._stepper.examine()
             peak = self._peak.read()
             self.epoch += 1
@@ -126,18 +132,18 @@ class Trainer:
                 "captured": steps.captured,
                 "peak_memory_bytes": peak.bytes,
                 "memory_method": peak.method,
-                "evaluation": evaluation,
+                "evaluation": asdict(evaluation) if evaluates else None,
                 "tokens": tokens,
                 "examined": None if examined is None else examined.to_dict(),
             }
-            if not math.isfinite(steps.loss[-1]):
+            if self.diverged:
                 return
             if self.epoch == schedule.epochs or time.monotonic() - self._saved_at >= self._every_s:
                 self.save()
 
     def save(self) -> None:
-        """A checkpoint of now, unless there is one already."""
-        if self._saved_epoch != self.epoch:
+        """A checkpoint of now, unless there is one already, or it has diverged."""
+        if self._saved_epoch != self.epoch and not self.diverged:
             self._kept()
             save_checkpoint(
                 self._file,
@@ -148,6 +154,16 @@ class Trainer:
             )
             self._saved_epoch = self.epoch
         self._saved_at = time.monotonic()
+
+    def _divergence(self, losses: list[float], held_out: Evaluation) -> str:
+        """See `diverged`, of the epoch that is under way."""
+        if not math.isfinite(losses[-1]):
+            at, loss = next((at, loss) for at, loss in enumerate(losses) if not math.isfinite(loss))
+            return f"the loss is {loss} from step {self.epoch * len(losses) + at} on"
+        for name, value in (("loss", held_out.loss), ("metric", held_out.metric)):
+            if not math.isfinite(value):
+                return f"the held-out {name} is {value} after epoch {self.epoch + 1}"
+        return ""
 
     def _batches(self, epoch: int) -> Any:
         return self._task.batches(self.job.schedule, self.job.model.size, seed=self.job.seed, epoch=epoch)

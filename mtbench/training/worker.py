@@ -6,7 +6,6 @@ Run as ``python -P -m mtbench.training.worker FD``; `mtbench.training.runner` st
 from __future__ import annotations
 
 import faulthandler
-import math
 import sys
 import traceback
 from collections.abc import Mapping
@@ -106,11 +105,8 @@ def _train(
     channel.send({"hello": framework.environment(device) | reached | hello})
     for row in trainer.run():
         channel.send({"row": row})
-        if not math.isfinite(row["loss"][-1]):
-            first = next(at for at, loss in enumerate(row["loss"]) if not math.isfinite(loss))
-            step = row["epoch"] * job.schedule.iterations + first
-            reason = f"the loss is {row['loss'][first]} from step {step} on"
-            channel.send({"ended": {"status": "diverged", "reason": reason}})
+        if trainer.diverged:
+            channel.send({"ended": {"status": "diverged", "reason": trainer.diverged}})
             return
         if runner.wants_us_to_leave():
             trainer.save()

@@ -64,6 +64,14 @@ class ModelSize:
             raise BadInput(f"dropout = {self.dropout} is outside [0, 1)")
 
 
+OPTIONS: Mapping[str, str] = {
+    "connection": "connection-momentum",
+    "step": "connection-step",
+    "adaptive_step": "connection-step",
+}
+"""What sets a number of `Momenta`, where that has another name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Momenta:
     """The momenta and step sizes.
@@ -86,11 +94,11 @@ class Momenta:
     def __post_init__(self) -> None:
         for name in ("beta", "connection"):
             if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} = {getattr(self, name)} is outside [0, 1)")
+                raise BadInput(f"{OPTIONS.get(name, name)} = {getattr(self, name)} is outside [0, 1)")
         for name in ("gamma", "step", "adaptive_step"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
-                raise BadInput(f"{name} = {value} must be a positive finite number")
+                raise BadInput(f"{OPTIONS.get(name, name)} = {value} must be a positive finite number")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,17 @@ def test_memory_that_is_short_is_a_row(
     assert "oom</span>" in (out / "report.html").read_text()
 
 
+def test_memory_that_is_short_for_all_is_a_failure(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more images at a time than an address space holds."""
+    out = tmp_path / "g"
+    assert (
+        generated([*trained("linear"), "--batch", 10**13, "--threads", "1", "--out", out], monkeypatch) == 1
+    )
+    assert [row.status for row in GenerationRun.load(out).rows] == ["oom"]
+
+
 def test_samples_look_like_what_was_learnt_more_than_noise_does(trained: Trained, tmp_path: Path) -> None:
     """Even a moment's training makes the model prefer data to noise of the same levels."""
     from mtbench.generation.source import find_sources
@@ -137,17 +148,22 @@ def test_samples_look_like_what_was_learnt_more_than_noise_does(trained: Trained
         (["alone.pt"], "does not lie in checkpoints/ of a run of mtbench train"),
         (["{run}/checkpoints/other.pt"], "is of no training of its run: softmax-seed0"),
         (["{linear}", "--batch", "0"], "--batch 0: must be at least 1"),
+        (["{linear}", "--batch", ","], "--batch ',': no number is there"),
+        (["{linear}", "--rounds", "0"], "--rounds 0: "),
         (["{linear}", "--sizes", "x"], "--sizes x: neither a whole number"),
         (["{linear}", "--device", "tpu"], "unknown device 'tpu'"),
         (["{linear}", "--precision", "half"], "unknown precision 'half'"),
         (["{linear}", "--capture"], "--capture: a CUDA graph"),
         (["{linear}", "--backend", "torch-eager"], "--backend torch-eager: it decodes nothing"),
+        (["{linear}", "--backend", "jax"], "--backend jax: it decodes nothing"),
         (["{linear}", "--backend", "tritn"], "unknown backend 'tritn'"),
+        (["{linear}", "--backend", "triton"], "'triton' is only interpreted on cpu, too slowly to draw with"),
         (["{linear}", "--threads", "9999"], "--threads 9999: this process may use"),
         (["{linear}", "{linear}"], "two checkpoints are called linear-seed0"),
         (["{momentum-released}"], "which is another function: leave it out"),
         (["{run}/checkpoints/momentum+adaptive-seed0.pt"], "is a checkpoint of linear-seed0, and not of"),
         (["{run}/checkpoints/softmax-seed0.pt"], "is no checkpoint of softmax-seed0 that can be read"),
+        (["{linear}", "{run}/checkpoints/softmax-seed0.pt"], "is no checkpoint of softmax-seed0"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -172,3 +188,4 @@ def test_bad_input_is_one_line(
     line = capsys.readouterr().err
     assert told in line
     assert line.count("\n") == 1
+    assert not (tmp_path / "g").exists()

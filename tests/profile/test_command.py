@@ -149,7 +149,10 @@ BACKEND = FunctionBackend(
         ("--backend torch-eager --form nothing", "has no form 'nothing'"),
         ("--backend native --attention softmax", "does not do this case"),
         ("--backend native --mode forward_backward", "does not do this case (chunked: notimpl"),
-        ("--backend triton", "only interpreted on cpu"),
+        (
+            "--backend triton",
+            "only interpreted on cpu, and has no time there, and so no profile: give --device",
+        ),
         ("nowhere", "name a row, by --row ID"),
         ("--row x", "name the run's folder, too"),
         ("nowhere --row x", "holds no run"),

@@ -124,6 +124,32 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
     assert trained.reason == f"after epoch {len(trained.epochs)}"
 
 
+def test_one_that_diverged_is_no_success(tmp_path: Path, mtbench: Mtbench) -> None:
+    """At its last step, whose loss was a number."""
+    done = mtbench(
+        *(
+            "train",
+            "--preset",
+            "short",
+            "--variant",
+            "linear",
+            "--seeds",
+            "1",
+            "--threads",
+            "1",
+            "--out",
+            "r",
+        ),
+        *("--epochs", "1", "--iterations", "1", "--batch", "2", "--seq-len", "10", "--lr", "1e30"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 diverged" in done.stdout
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert (trained.status, trained.reason) == ("diverged", "the held-out loss is nan after epoch 1")
+    assert not list((tmp_path / "r" / "checkpoints").iterdir())
+    assert resume_training(tmp_path / "r").failed
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -134,6 +160,11 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
         (("--attention", "softmax", "--connection", "adaptive"), "--variant softmax+adaptive"),
         (("--backend", "jax"), "computes on arrays of jax"),
         (("--backend", "sdpa"), "no form of linear attention"),
+        (
+            ("--backend", "triton"),
+            "'triton' is only interpreted on cpu, too slowly to train with: give --device",
+        ),
+        (("--backend", "softmax=torch-eager,triton"), "'triton' is only interpreted on cpu"),
         (("--backend", "softmax=sdpa,linear=sdpa"), "backend 'sdpa'"),
         (("--form", "fused"), "has no form 'fused'"),
         (("--device", "tpu"), "unknown device 'tpu'"),
@@ -143,7 +174,17 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
         (("--seq-len", "4"), "--seq-len 4"),
         (("--lr", "-1"), "lr = -1.0 must be a positive"),
         (("--beta", "1"), "beta = 1.0 is outside [0, 1)"),
+        (("--connection-momentum", "7"), "connection-momentum = 7.0 is outside [0, 1)"),
+        (("--connection-step", "-1"), "connection-step = -1.0 must be a positive"),
+        (("--variant", ","), "--variant ',': no name is there"),
+        (("--backend", ","), "--backend ',': no name is there"),
+        (("--task", "mnist", "--data", "/nonexistent"), "--data /nonexistent is no folder"),
+        (("--task", "text", "--data", "/nonexistent"), "--data /nonexistent has no train/"),
+        (("--parallel", "0"), "--parallel 0: "),
+        (("--parallel", "2", "--seed=-1"), "--seed -1: "),
         (("--time-limit", "-1"), "--time-limit -1.0: must be a finite number"),
+        (("--timeout", "0"), "--timeout 0.0: must be a finite number above 0"),
+        (("--timeout", "inf"), "--timeout inf: must be a finite number above 0"),
         (("--checkpoint-every", "nan"), "--checkpoint-every nan: must be a finite number"),
         (("--resume", "nowhere"), "nowhere holds no run"),
         (("--resume", "nowhere", "--seeds", "2"), "leave out --seeds"),

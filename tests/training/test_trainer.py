@@ -84,6 +84,35 @@ def test_a_loss_that_is_no_number_ends_it(job: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "x.pt").exists() or len(rows) > 1
 
 
+def lasting(made: Job, epochs: int, **changes: int) -> Job:
+    """One step an epoch, after which its losses have not seen what the last step left."""
+    return replace(made, schedule=replace(made.schedule, epochs=epochs, iterations=1, **changes))
+
+
+def test_the_last_step_is_judged_by_held_out_data(job: Any, tmp_path: Path) -> None:
+    made = lasting(job("linear", optimization=Optimization(lr=1e30)), 1)
+    trainer = Trainer(made, tmp_path / "x.pt", every_s=0)
+    (row,) = trainer.run()
+    assert all(map(math.isfinite, row["loss"]))
+    assert trainer.diverged == "the held-out loss is nan after epoch 1"
+    trainer.save()
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_no_checkpoint_is_of_a_training_that_diverged(job: Any, tmp_path: Path) -> None:
+    """Of an epoch whose held-out data is not asked for, too; and going on comes to the same end."""
+    broken = Optimization(lr=1e-3, drop_epoch=3, drop=1e-33)  # 1e30 in the fourth epoch
+    made = lasting(job("linear", optimization=broken), 6, evaluations=1)
+    file = tmp_path / "x.pt"
+    whole = Trainer(made, file, every_s=0)
+    assert [row["evaluation"] for row in whole.run()] == [None] * 4
+    assert whole.diverged == "the held-out loss is nan after epoch 4"
+    assert torch.load(file)["epoch"] == 3
+    again = Trainer(made, file, every_s=0)
+    assert [row["epoch"] for row in again.run()] == [3]
+    assert again.diverged == whole.diverged
+
+
 def test_a_checkpoint_waits_until_what_was_said_is_kept(job: Any, tmp_path: Path) -> None:
     file, said, kept = tmp_path / "x.pt", [], []
 
