@@ -23,7 +23,7 @@ PROFILE = ("reports.profile_page", "write_profile_page")
 
 def write_report(folder: Path) -> Path:
     """Make the report of a run or a profile from its folder; of a profile from its file, too. Returns the
-    path: report.html in a run's folder, profile.html in a profile's.
+    path: report.html in a run's folder, profile.html in a profile's, NAME.html beside a file NAME.json.
 
     Raises:
         BadInput: there is no run in it, or one of a kind or schema that a newer mtbench wrote.

@@ -32,12 +32,13 @@ def flag(name: str) -> str:
 
 def as_typed(options: Sequence[str]) -> str | None:
     """An option of those names with its value, as the command line has it last: ``--rounds 0``; None where it
-    has none."""
+    has none, and of an argument, whose name is nowhere on it."""
     found = None
+    options = [name for name in options if name.startswith("-")]
     for word, after in itertools.zip_longest(sys.argv[1:], sys.argv[2:]):
         option, joined, value = word.partition("=")
         if option in options and (joined or after is not None):
-            found = f"{option} {value if joined else after}"
+            found = f"{option} {(value if joined else after) or repr('')}"
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtbench.errors import BadInput
 from mtbench.floor import SAME_UNITS, floor_bytes
 from mtbench.profile.against import telling_name
 from mtbench.profile.record import (
@@ -52,10 +53,12 @@ def write_profile_page(place: Path) -> Path:
     Returns its path.
 
     Raises:
-        BadInput: there is no profile.
+        BadInput: there is no profile, or its file is called NAME.html itself.
         OSError: it cannot be written.
     """
     page = place.with_suffix(".html") if place.is_file() else place / PAGE
+    if page == place:
+        raise BadInput(f"{place}: the page would take its place: name another by --out")
     write_whole(page, profile_html(read_profile(place)).encode("utf-8", "replace"))
     return page
 

@@ -62,6 +62,15 @@ def test_bad_input_is_one_line_and_exit_code_2(words: str, mtbench: Mtbench, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("words", ["report --out runs --effect 3", "generate --out checkpoints --rounds 3"])
+def test_an_argument_that_is_missing_is_told(words: str, mtbench: Mtbench) -> None:
+    """Though a value of an option is called as the argument is in the program."""
+    done = mtbench(*words.split())
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "issing argument" in done.stderr
+
+
 @pytest.mark.skipif(device_problem("cuda") is None, reason="this machine has a GPU")
 def test_a_device_that_is_not_there(mtbench: Mtbench) -> None:
     done = mtbench("run", "--device", "cuda")

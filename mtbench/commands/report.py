@@ -69,6 +69,8 @@ def _report_of_one(place: Path, out: Path | None) -> Path:
 
     if out is None:
         return write_report(place)
+    if not place.exists():
+        raise BadInput(f"report {place}: there is nothing there")
     if not is_profile(place):
         raise BadInput(f"report {place} --out: that is for two runs and more, or a profile")
     write("--out", out, import_part("reports.profile_page").profile_html(read_profile(place)))

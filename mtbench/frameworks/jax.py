@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib.metadata
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -127,12 +128,20 @@ COMPILED = {"/jax/compilation_cache/cache_misses": "anew", "/jax/compilation_cac
 """What JAX calls the two when it tells of them."""
 
 
+SIMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
+
+
 def start(device: str, threads: int) -> None:
-    """float32 means float32. XLA's CPU client sizes its pool by the CPU affinity, which the runner sets.
+    """float32 means float32. On a CPU this process keeps to `threads` CPUs for each device that XLA
+    simulates, where the system can be told so (Linux): XLA has a thread for each CPU that it may use.
 
     Compiled programs are kept, however short they took, where JAX_COMPILATION_CACHE_DIR says or in the user's
     own cache folder.
     """
+    if device == "cpu" and hasattr(os, "sched_setaffinity"):
+        simulated = SIMULATED.search(os.environ.get("XLA_FLAGS", ""))
+        wanted = threads * (int(simulated[1]) if simulated else 1)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:wanted])
     jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("jax")))

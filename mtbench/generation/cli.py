@@ -131,7 +131,7 @@ def _asked(
         raise BadInput(f"unknown device {device!r}: known: {', '.join(DEVICES)}")
     if precision not in PRECISIONS:
         raise BadInput(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
-    chosen = backend or BACKENDS[device]
+    chosen = BACKENDS[device] if backend is None else backend
     captured = (device == "cuda" and chosen != OWN) if capture is None else capture
     if captured and (device != "cuda" or chosen == OWN):
         raise BadInput(
@@ -139,7 +139,7 @@ def _asked(
             "leave it out on a CPU and with --backend own"
         )
     sources = find_sources(checkpoints)
-    batches = whole_numbers("--batch", batch or BATCHES[device]) or ()
+    batches = whole_numbers("--batch", BATCHES[device] if batch is None else batch) or ()
     sides = whole_numbers("--sizes", sizes)
     return Asked(
         sources=sources,

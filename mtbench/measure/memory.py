@@ -80,10 +80,10 @@ def host_peak(kernel: Kernel) -> PeakMemory:
         return PeakMemory(bytes=max(_added(kernel, libc) for _ in range(CALLS)), method=VMHWM)
 
 
-def unseen(threads: int) -> int:
-    """The most bytes that `host_peak` may miss of a call on so many threads, by what their CPUs had not
-    handed in: a batch that is short where the peak is, and one that was over where the reading began."""
-    return 2 * _batch() * mmap.PAGESIZE * min(threads, os.cpu_count() or 1)
+def unseen() -> int:
+    """The most bytes that `host_peak` may miss, by what the CPUs that this process may use had not handed in:
+    of each a batch that is short where the peak is, and one that was over where the reading began."""
+    return 2 * _batch() * mmap.PAGESIZE * len(os.sched_getaffinity(0))
 
 
 @contextlib.contextmanager

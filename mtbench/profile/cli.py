@@ -139,10 +139,11 @@ def _target(
     spec = {field: known.pop(name) for name, field in SPEC.items() if name in known}
     whole_case = Case(spec=AttentionSpec(**spec), **known)
     # What is wrong with the words that are there comes before a word that is not.
+    chosen = _one("--form", names("--form", form))
     named = _one("--backend", names("--backend", backend))
     if named is None:
         raise BadInput(f"--backend is missing: a profile is of one of {', '.join(backend_names())}")
-    return target_of(named, whole_case, _one("--form", names("--form", form)))
+    return target_of(named, whole_case, chosen)
 
 
 def _one(option: str, values: tuple[Any, ...] | None) -> Any:

@@ -167,7 +167,10 @@ class Stations:
         """A station that has said nothing for longer than any row may take: Ray sees that a process ends, and
         not that it stands still."""
         for asked, (manned, step) in list(self._running.items()):
-            if step is not None and time.monotonic() - manned.began > self._longest_s:
+            if step is None or time.monotonic() - manned.began <= self._longest_s:
+                continue
+            answered, _ = self._ray.wait([asked], timeout=0)  # while this process itself stood still
+            if not answered:
                 del self._running[asked]
                 why = f"its station has not answered for {self._longest_s:.0f} s"
                 yield from self._gone(queue, manned, step, why)

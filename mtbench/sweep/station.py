@@ -21,8 +21,8 @@ START_TIMEOUT_S = 180.0
 """Importing a framework from a cold disk can take a minute."""
 CEILINGS_TIMEOUT_S = 60.0
 """They take a second, and more where a framework's libraries are loaded by them from a cold disk."""
-ELSE_S = 60.0
-"""For all else around a row: workers that are ended, files that are read."""
+ELSE_S = 300.0
+"""For all else around a row: the workers of every backend that are ended one after another, files."""
 NO_CEILINGS: Mapping[str, Any] = {"copy_bytes_per_s": None, "matmul_flop_per_s": {}}
 """What the header has where they could not be measured."""
 

@@ -54,7 +54,7 @@ class EpochRow:
     """Up to the end of the epoch, in the job's process."""
     memory_method: str
     held_out_loss: float | None = None
-    """After the epoch, without dropout; None where it was not looked at."""
+    """After the epoch, without dropout; None where it was not looked at in whole."""
     held_out_metric: float | None = None
     held_out_metric_error: float | None = None
     """The standard error of that mean over the held-out data; None of fewer than two values."""

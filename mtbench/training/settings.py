@@ -62,8 +62,8 @@ class Schedule:
     """Sequences of a step."""
     seq_len: int
     evaluations: int = 20
-    """Times that held-out data is looked at, evenly over the epochs, the last one included; at most one an
-    epoch."""
+    """Times that held-out data is looked at in whole, evenly over the epochs, the last one included; at most
+    one an epoch."""
     evaluation_batches: int = 20
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Schedule:
         return self.batch * self.seq_len
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether held-out data is looked at after that epoch, from 0.
+        """Whether held-out data is looked at in whole after that epoch, from 0.
 
         >>> made = Schedule(epochs=10, iterations=1, batch=1, seq_len=8, evaluations=3)
         >>> [epoch for epoch in range(10) if made.evaluates(epoch)]

@@ -101,9 +101,9 @@ class Trainer:
         """Train, an epoch at a time, and say what each left (`mtbench.training.results.EpochRow`). An epoch
         may be said twice, by one that goes on from a checkpoint, and none is lost.
 
-        Ends where it diverges: the loss of a step is no number, or what held-out data says after the last is
-        none. Of such a model there is no checkpoint, so held-out data has a word after every epoch: all of it
-        where the schedule says so, else its first batch."""
+        Ends where it diverges: the loss of an epoch's last step is no number, or what held-out data says
+        after it is none. Of such a model there is no checkpoint, so held-out data has a word after every
+        epoch: all of it where the schedule says so, else its first batch."""
         schedule = self.job.schedule
         first = {name: array[:1] for name, array in grouped(self._held_out)[0].items()}
         data = self._batches(self.epoch)
@@ -160,9 +160,8 @@ class Trainer:
         if not math.isfinite(losses[-1]):
             at, loss = next((at, loss) for at, loss in enumerate(losses) if not math.isfinite(loss))
             return f"the loss is {loss} from step {self.epoch * len(losses) + at} on"
-        for name, value in (("loss", held_out.loss), ("metric", held_out.metric)):
-            if not math.isfinite(value):
-                return f"the held-out {name} is {value} after epoch {self.epoch + 1}"
+        if not math.isfinite(held_out.loss):
+            return f"the held-out loss is {held_out.loss} after epoch {self.epoch + 1}"
         return ""
 
     def _batches(self, epoch: int) -> Any:

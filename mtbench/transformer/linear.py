@@ -62,9 +62,9 @@ class Linear(nn.Linear):
 def multiplied(
     x: torch.Tensor, *layers: Linear, axes: int = 1, heads: int | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """What each of some layers makes of x, by one product: x is read once, and its gradient is one sum. Where
-    there is no gradient and x is smaller than the weights, which one product has to copy, as of a decoder's
-    token, it is a product each.
+    """What each of some layers makes of x, by one product: x is read once, and its gradient is one sum. On a
+    CPU it is a product each where there is no gradient and x is smaller than the weights, which one product
+    has to copy: a decoder's token.
 
     Args:
         x: its last `axes` axes are what the layers read.
@@ -76,8 +76,7 @@ def multiplied(
     sizes = tuple(layer.out_features for layer in layers)
     if how is None:
         x = x.flatten(-axes)
-        copied = sum(layer.weight.numel() for layer in layers)
-        if len(layers) == 1 or (x.numel() < copied and not torch.is_grad_enabled()):
+        if len(layers) == 1 or _copy_costs_more(x, layers):
             found = tuple(functional.linear(x, layer.weight, layer.bias) for layer in layers)
         else:
             weight = torch.cat([layer.weight for layer in layers])
@@ -92,6 +91,12 @@ def multiplied(
         return tuple(_split(y[..., at : at + size], heads) for at, size in _places(sizes, how[1]))
     made: tuple[torch.Tensor, ...] = _Product.apply(x, weight, axes, sizes, how[1], heads)  # type: ignore[no-untyped-call]
     return made
+
+
+def _copy_costs_more(x: torch.Tensor, layers: tuple[Linear, ...]) -> bool:
+    """Than it saves. A GPU waits for its launches there, and a copy of all weights is one."""
+    few = x.numel() < sum(layer.weight.numel() for layer in layers)
+    return few and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def odd(layer: Linear, multiple: int) -> bool:

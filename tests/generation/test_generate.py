@@ -121,7 +121,7 @@ def test_memory_that_is_short_for_all_is_a_failure(
     """Of more images at a time than an address space holds."""
     out = tmp_path / "g"
     assert (
-        generated([*trained("linear"), "--batch", 10**13, "--threads", "1", "--out", out], monkeypatch) == 1
+        generated([*trained("linear"), "--batch", 10**15, "--threads", "1", "--out", out], monkeypatch) == 1
     )
     assert [row.status for row in GenerationRun.load(out).rows] == ["oom"]
 

@@ -393,6 +393,7 @@ def test_every_station_on_a_node_of_several_gpus_has_one_of_its_own(nodes: Clust
 
 def _measure_on_gpus(address: str, backend: str) -> None:
     ray, stations, queue, _ = _manned(address, backend, "cuda", "cards", "none")
+    stations.hand_out(queue)
     assert not list(queue.waiting)  # both have one
     done = []
     while stations.at_work:
@@ -405,14 +406,19 @@ def _measure_on_gpus(address: str, backend: str) -> None:
 
 def test_a_station_that_stands_still_loses_its_row_to_another(nodes: Cluster, known: Path) -> None:
     nodes.ready()
-    in_a_fresh_process(_freeze_a_station, nodes.address, str(known))
+    raylets = [node.raylet for node, kind in nodes.nodes.items() if kind == "alike"]
+    in_a_fresh_process(_freeze_a_station, nodes.address, str(known), raylets)
 
 
-def _freeze_a_station(address: str, backend: str) -> None:
+def _freeze_a_station(address: str, backend: str, raylets: list[int]) -> None:
     from mtbench.sweep import ray_stations
 
-    ray_stations.longest_s = lambda settings: 4.0  # of ten minutes and more
-    ray, stations, queue, notes = _manned(address, backend, "cpu", "alike", "raises", freeze=True)
+    ray_stations.longest_s = lambda settings: 8.0  # of a quarter of an hour and more
+    ray, stations, queue, notes = _manned(address, backend, "cpu", "alike", "raises")
+    below = (process for raylet in raylets for process in psutil.Process(raylet).children(recursive=True))
+    (one, _) = (process for process in below if "NodeStation" in " ".join(process.cmdline()))
+    one.suspend()
+    stations.hand_out(queue)
     done = []
     deadline = time.monotonic() + 60
     while stations.at_work or list(queue.waiting):
@@ -421,17 +427,16 @@ def _freeze_a_station(address: str, backend: str) -> None:
         stations.hand_out(queue)
         done += stations.answers(queue)
     assert {(step.index, measurement.status) for step, measurement in done} == {(0, "error"), (1, "error")}
-    assert any("its station has not answered for 4 s" in note for note in notes), notes
+    assert any("its station has not answered for 8 s" in note for note in notes), notes
     stations.renew()
     stations.close(kill=False)
     ray.shutdown()
 
 
 def _manned(
-    address: str, backend: str, device: Device, kind: str, form: str, *, freeze: bool = False
+    address: str, backend: str, device: Device, kind: str, form: str
 ) -> tuple[Any, Stations, Queue, list[str]]:
-    """Ray, its two stations on nodes of a kind, each with one of two steps, what is left, and what is told.
-    One that is to freeze is stopped before it is given its step."""
+    """Ray, its two stations on nodes of a kind, which are ready, two steps for them, and what is told."""
     ray = connected(address)
     survey = Survey(ray, [backend], None, None, host=False)
     survey.begin()
@@ -456,8 +461,4 @@ def _manned(
     stations.man()
     while stations.coming:
         assert not list(stations.answers(queue))
-    if freeze:
-        (one, _) = (p for p in psutil.process_iter(["name"]) if "NodeStation" in p.info["name"])
-        one.suspend()
-    stations.hand_out(queue)
     return ray, stations, queue, notes
