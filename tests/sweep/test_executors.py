@@ -24,6 +24,7 @@ from mtbench.errors import BadInput
 from mtbench.measure.clocks import Sampling
 from mtbench.results import Run
 from mtbench.spec import AttentionSpec, Case, Device
+from mtbench.sweep.cluster import slots_of
 from mtbench.sweep.executor import Step, Told
 from mtbench.sweep.executors import new_executor
 from mtbench.sweep.plan import PlannedRow
@@ -394,7 +395,7 @@ def test_every_station_on_a_node_of_several_gpus_has_one_of_its_own(nodes: Clust
 def _measure_on_gpus(address: str, backend: str) -> None:
     ray, stations, queue, _ = _manned(address, backend, "cuda", "cards", "none")
     stations.hand_out(queue)
-    assert not list(queue.waiting)  # both have one
+    assert not list(queue.waiting)  # each has one
     done = []
     while stations.at_work:
         done += stations.answers(queue)
@@ -416,8 +417,9 @@ def _freeze_a_station(address: str, backend: str, raylets: list[int]) -> None:
     ray_stations.longest_s = lambda settings: 8.0  # of a quarter of an hour and more
     ray, stations, queue, notes = _manned(address, backend, "cpu", "alike", "raises")
     below = (process for raylet in raylets for process in psutil.Process(raylet).children(recursive=True))
-    (one, _) = (process for process in below if "NodeStation" in " ".join(process.cmdline()))
-    one.suspend()
+    ours = [process for process in below if "NodeStation" in " ".join(process.cmdline())]
+    assert len(ours) == len(list(queue.waiting)) > 1
+    ours[0].suspend()
     stations.hand_out(queue)
     done = []
     deadline = time.monotonic() + 60
@@ -426,7 +428,8 @@ def _freeze_a_station(address: str, backend: str, raylets: list[int]) -> None:
         stations.man()
         stations.hand_out(queue)
         done += stations.answers(queue)
-    assert {(step.index, measurement.status) for step, measurement in done} == {(0, "error"), (1, "error")}
+    assert sorted(step.index for step, _ in done) == list(range(len(ours)))
+    assert {measurement.status for _, measurement in done} == {"error"}
     assert any("its station has not answered for 8 s" in note for note in notes), notes
     stations.renew()
     stations.close(kill=False)
@@ -436,7 +439,7 @@ def _freeze_a_station(address: str, backend: str, raylets: list[int]) -> None:
 def _manned(
     address: str, backend: str, device: Device, kind: str, form: str
 ) -> tuple[Any, Stations, Queue, list[str]]:
-    """Ray, its two stations on nodes of a kind, which are ready, two steps for them, and what is told."""
+    """Ray, its stations on the nodes of a kind, which are ready, a step for each, and what is told."""
     ray = connected(address)
     survey = Survey(ray, [backend], None, None, host=False)
     survey.begin()
@@ -455,7 +458,8 @@ def _manned(
     )
     case = Case(spec=AttentionSpec(), device=device, seq_len=8)
     row = PlannedRow(case=case, asked=backend, backend="faulty", form=form, hardware=kind)
-    steps = [Step(index=index, row=row, framework="numpy") for index in range(2)]
+    places = sum(len(slots_of(member.node, device)) for member in members.values())
+    steps = [Step(index=index, row=row, framework="numpy") for index in range(places)]
     queue = Queue(steps, lambda node, step: True, interleaved=False)
     stations = Stations(ray, device, members, settings, survey.parcel, Path(backend).parent, told)
     stations.man()
