@@ -33,6 +33,9 @@ __all__ = [
     "titled",
 ]
 
+GOOD_TO = "; on a CPU good to some 250 KiB for each CPU that worked"
+"""What Linux's counters lag by (`mtbench.measure.memory.unseen`)."""
+
 Quantity = Literal["winners", "latency", "memory", "agreement", "speed", "roofline", "scaling"]
 Axis = Literal["seq_len", "batch", "head_dim", "heads", "world_size"]
 FILE_PREFIXES: tuple[Quantity, ...] = get_args(Quantity)
@@ -185,7 +188,8 @@ def _figure(
     seq_len = rows[0].case.seq_len if axis else xs[0]
     caption = {
         "latency": f"Median and its 95% interval, {CLOCK_NAMES[clock or 'wall']}.",
-        "memory": "Peak memory of one call, beyond what was in use before it.",
+        "memory": "Peak memory of one call, beyond what was in use before it"
+        f"{GOOD_TO if rows[0].case.device == 'cpu' else ''}.",
         "agreement": "Relative error against float64, of the array nearest to its tolerance or furthest "
         "beyond it; the grey lines are the tolerances. A cross marks a wrong row.",
     }[quantity]

@@ -77,7 +77,8 @@ def host_peak(kernel: Kernel) -> PeakMemory:
         return PeakMemory(bytes=None, method="this C library is not glibc: VmHWM would miss what is reused")
     with returning_memory():
         kernel.wait(kernel())  # its threads free under the new thresholds, and trim their arenas
-        return PeakMemory(bytes=max(_added(kernel, libc) for _ in range(CALLS)), method=VMHWM)
+        most = max(_added(kernel, libc) for _ in range(CALLS))
+    return PeakMemory(bytes=most, method=f"{VMHWM}; good to {unseen() >> 10} KiB")
 
 
 def unseen() -> int:
