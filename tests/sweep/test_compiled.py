@@ -28,6 +28,8 @@ def test_a_second_run_compiles_nothing(tmp_path: Path, mtbench: Mtbench, backend
             JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jax"),
         )
         assert done.returncode == 0, done.stderr
+        (log,) = (tmp_path / name / "logs").iterdir()
+        assert "leaked" not in log.read_text()
         (row,) = Run.load(tmp_path / name)
         found.append(row.compiled)
     first, second = found
