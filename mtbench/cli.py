@@ -49,7 +49,7 @@ def main() -> None:
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "mtbench"
         # Of a value that does not do, some versions of typer say what it is, and some do not.
-        typed = as_typed(error.param.opts) if getattr(error, "param", None) and error.message else None
+        typed = as_typed(error.param.opts) if getattr(error, "param", None) else None
         told = f"{typed}: {error.message}" if typed else error.format_message()
         text = " ".join(told.split()).rstrip(".")
         print(f"mtbench: {text}: `{command} --help` has what there is", file=sys.stderr)  # noqa: T201

@@ -33,8 +33,10 @@ __all__ = [
     "titled",
 ]
 
-GOOD_TO = "; on a CPU good to some 250 KiB for each CPU that worked"
-"""What Linux's counters lag by (`mtbench.measure.memory.unseen`)."""
+HIGH_WATER = "VmHWM"
+"""What the method of a reading by Linux's high-water mark begins with (`mtbench.measure.memory`)."""
+GOOD_TO = ", good to some 250 KiB for each CPU that worked"
+"""What such a reading lags by at the most (`mtbench.measure.memory.unseen`); more above 16 CPUs."""
 
 Quantity = Literal["winners", "latency", "memory", "agreement", "speed", "roofline", "scaling"]
 Axis = Literal["seq_len", "batch", "head_dim", "heads", "world_size"]
@@ -189,7 +191,7 @@ def _figure(
     caption = {
         "latency": f"Median and its 95% interval, {CLOCK_NAMES[clock or 'wall']}.",
         "memory": "Peak memory of one call, beyond what was in use before it"
-        f"{GOOD_TO if rows[0].case.device == 'cpu' else ''}.",
+        f"{GOOD_TO if any(row.memory_method.startswith(HIGH_WATER) for row in rows) else ''}.",
         "agreement": "Relative error against float64, of the array nearest to its tolerance or furthest "
         "beyond it; the grey lines are the tolerances. A cross marks a wrong row.",
     }[quantity]

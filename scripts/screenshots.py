@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mtbench.registry import import_part  # noqa: E402
+from mtbench.report import write_report  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 RUNS = ROOT / "docs" / "results"
@@ -70,17 +70,7 @@ class Shot:
     width: int = 1280
     height: int = 860
     scheme: str = "light"
-    page: str = "report"
-    """One of `PAGES`."""
 
-
-PAGES = {
-    "report": ("reports.page", "write_report"),
-    "training": ("reports.training_page", "write_training_report"),
-    "generation": ("reports.generation_page", "write_generation_report"),
-    "profile": ("reports.profile_page", "write_profile_page"),
-}
-"""What makes each, of a folder."""
 
 SHOTS = (
     Shot(name="report", run="cpu-default", show=top),
@@ -91,9 +81,9 @@ SHOTS = (
     Shot(name="skipped", run="h100-peers", show=at("#missing")),
     Shot(name="machines", run="three-kinds", show=top),
     Shot(name="beside", run="three-kinds", show=at("#beside")),
-    Shot(name="profile", run="h100-profiles/momentum-torch-eager-chunked.json", show=top, page="profile"),
-    Shot(name="training", run="h200-listops", show=top, page="training"),
-    Shot(name="drawn", run="h200-mnist-generation", show=at("#samples"), page="generation", height=700),
+    Shot(name="profile", run="h100-profiles/momentum-torch-eager-chunked.json", show=top),
+    Shot(name="training", run="h200-listops", show=top),
+    Shot(name="drawn", run="h200-mnist-generation", show=at("#samples"), height=700),
     Shot(name="phone", run="cpu-default", show=top, width=390, height=844),
 )
 
@@ -109,17 +99,15 @@ def start(playwright: object) -> Browser:
     )
 
 
-def made(shot: Shot, scratch: Path) -> Path:
-    """Its page, of a copy of the run."""
-    source, folder = RUNS / shot.run, scratch / shot.run
+def made(run: str, scratch: Path) -> Path:
+    """The page of a copy of a run, or of a profile's file."""
+    source, copied = RUNS / run, scratch / run
     if source.is_dir():
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("figures", "report.html"))
+        shutil.copytree(source, copied, ignore=shutil.ignore_patterns("figures", "report.html"))
     else:
-        folder.mkdir(parents=True)
-        shutil.copy(source, folder / "profile.json")
-    module, function = PAGES[shot.page]
-    page: Path = getattr(import_part(module), function)(folder)
-    return page
+        copied.parent.mkdir(parents=True)
+        shutil.copy(source, copied)
+    return write_report(copied)
 
 
 def take(browser: Browser, shot: Shot, report: Path) -> bytes:
@@ -151,10 +139,7 @@ def main() -> None:
     wanted = [shot for shot in SHOTS if not arguments.names or shot.name in arguments.names]
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        pages = {}
-        for shot in wanted:
-            if shot.run not in pages:
-                pages[shot.run] = made(shot, Path(scratch))
+        pages = {run: made(run, Path(scratch)) for run in dict.fromkeys(shot.run for shot in wanted)}
         browser = start(playwright)
         for shot in wanted:
             file = arguments.out / f"{shot.name}.png"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +16,9 @@ import jax.numpy as jnp  # noqa: E402
 
 from backends.jax import BACKEND, arithmetic, chunked, linear, plan_of, schedules, softmax, weights  # noqa: E402
 from mtbench.backend import Requirement  # noqa: E402
-from mtbench.frameworks import load_framework  # noqa: E402
 from mtbench.frameworks.jax import kernel  # noqa: E402
 from mtbench.inputs import Inputs, make_inputs  # noqa: E402
-from mtbench.measure.environment import cpus  # noqa: E402
 from mtbench.spec import AttentionSpec, Case  # noqa: E402
-from tests.processes import in_a_fresh_process  # noqa: E402
 
 pytestmark = pytest.mark.jax
 
@@ -448,20 +442,6 @@ def test_jit_vmap_and_grad(function: Any, kind: str) -> None:
         np.testing.assert_allclose(values[number], np.sum(o**2), rtol=1e-5)
         for found, name in zip(slopes, ("dq", "dk", "dv"), strict=True):
             np.testing.assert_allclose(found[number], right[name], rtol=1e-4, atol=1e-5)
-
-
-def check_threads(flags: str, wanted: int) -> None:
-    os.environ["XLA_FLAGS"] = flags
-    load_framework("jax").start("cpu", 1)
-    (jnp.ones((64, 64)) @ jnp.ones((64, 64))).block_until_ready()
-    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
-    assert names.count("tf_XLAEigen") == wanted, names
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system can be told which CPUs to use")
-@pytest.mark.parametrize(("flags", "most"), [("", 1), ("--xla_force_host_platform_device_count=2", 2)])
-def test_xla_has_the_threads_it_is_given(flags: str, most: int) -> None:
-    in_a_fresh_process(check_threads, flags, min(most, cpus()))
 
 
 def test_the_kernel_owns_its_inputs() -> None:

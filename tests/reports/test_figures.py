@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtbench.measure.memory import SAMPLED, VMHWM
 from mtbench.measure.statistics import Samples
 from mtbench.registry import BUILTIN_BACKENDS, load_backend
 from mtbench.results import Agreement
 from mtbench.spec import ATTENTIONS
 from reports.drawing import draw
+from reports.figures import GOOD_TO
 from reports.plan import plan_figures
 from reports.style import backend_looks, form_dashes, variant_looks
 from reports.svg import inline_svg
@@ -87,6 +89,13 @@ def test_what_a_log_axis_cannot_show_is_counted(row):
     (memory,) = [f for f in swept(rows) if f.quantity == "memory"]
     assert len(memory.points) == 2
     assert "Not drawn: 1 row whose value is zero" in memory.caption
+
+
+@pytest.mark.parametrize(("method", "said"), [(VMHWM, True), (SAMPLED, False)])
+def test_a_memory_figure_says_what_linux_counters_are_good_to(row, method, said):
+    rows = [row(1.0, seq_len=n, row={"peak_memory_bytes": n, "memory_method": method}) for n in (64, 128)]
+    (memory,) = (f for f in swept(rows) if f.quantity == "memory")
+    assert (GOOD_TO in memory.caption) == said
 
 
 def test_a_gpu_has_a_figure_a_clock(row):
