@@ -34,15 +34,13 @@ def has_gpu() -> bool:
     )
 
 
-def install(session: nox.Session, *groups: str, extras: str = "all", read_only: bool = False) -> None:
+def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
     """The project, editable, with its extras and dependency groups, pinned by the constraints of this kind
-    of machine: an unpinned torch would fetch gigabytes of CUDA for a machine that has no GPU. Where they are
-    only read, not run, nothing is compiled to bytecode, which takes a minute."""
+    of machine: an unpinned torch would fetch gigabytes of CUDA for a machine that has no GPU."""
     constraints = "constraints-cuda.txt" if has_gpu() else "constraints.txt"
     wanted = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
     target = f".[{extras}]" if extras else "."
-    compiled = ("--no-compile",) if read_only else ()
-    session.install(*compiled, "-c", constraints, "-e", target, *wanted)
+    session.install("-c", constraints, "-e", target, *wanted)
 
 
 @nox.session
@@ -52,7 +50,7 @@ def tests(session: nox.Session) -> None:
 
     The tests share the cores, but for those that measure, which have the machine for themselves.
     """
-    install(session, "test")
+    install(session, "test", "typing")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
@@ -135,11 +133,16 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def typing(session: nox.Session) -> None:
-    """mypy, strict, on the three packages."""
-    install(session, "typing", "test", read_only=True)
-    session.run("mypy")
+    """mypy, strict, on the three packages, in the environment of `tests`: all frameworks once more, only to
+    be read, would be three gigabytes."""
+    environments = session.cache_dir.parent
+    programs = environments / "tests" / ("Scripts" if sys.platform == "win32" else "bin")
+    if not shutil.which("mypy", path=str(programs)):
+        nox_again = (sys.executable, "-m", "nox", "--envdir", str(environments))
+        session.run(*nox_again, "--session", "tests", "--install-only")
+    session.run(str(programs / "mypy"))
 
 
 @nox.session
