@@ -129,11 +129,14 @@ def _rates(profile: Profile) -> list[tuple[str, str, str, str]]:
 
 
 def _shares(profile: Profile) -> list[tuple[str, str, str]]:
+    kernels = profile.traced.kernels if profile.traced else ()
+    counted = any("tensor_percent" in kernel.counters for kernel in kernels)
+    units = ", or in which its tensor or float units worked (ncu), whichever is more" if counted else ""
     names = {
         "busy": ("busy", "part of the call in which the device worked on it"),
         "dispatch": ("dispatch", "part of the call that launching so much costs at the least here"),
         "memory": ("memory", "part of the busy time that its bytes take at the rate of a copy"),
-        "products": ("products", "part of the busy time that its operations take at that of a product"),
+        "products": ("products", f"part of the busy time that its operations take at that of a product{units}"),
     }
     found = profile.bound.shares
     return [

@@ -8,7 +8,8 @@ by ceilings measured on it:
 - ``dispatch``: a call that does next to nothing, and as many more operators that do next to nothing as it has
   launches;
 - ``memory``: its bytes at the rate of a copy;
-- ``products``: its operations at the rate of a product of two large matrices in its dtype.
+- ``products``: its operations at the rate of a product of two large matrices in its dtype, or the time in
+  which the GPU's counters saw its tensor or float units at work, whichever is more.
 
 The first rule that holds is the verdict:
 

@@ -49,6 +49,16 @@ def test_what_a_page_says(tmp_path: Path) -> None:
         assert told in page, told
 
 
+def test_what_the_share_of_products_is(tmp_path: Path) -> None:
+    """Where the GPU's counters were read, its units at work count too, and may be the more."""
+    by_units = "or in which its tensor or float units worked"
+    profile = gpu_profile(tmp_path)
+    assert profile.traced is not None
+    uncounted = tuple(replace(kernel, counters={}) for kernel in profile.traced.kernels)
+    assert by_units in profile_html(profile)
+    assert by_units not in profile_html(replace(profile, traced=replace(profile.traced, kernels=uncounted)))
+
+
 def test_it_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
     page = profile_html(gpu_profile(tmp_path))
     assert "default-src 'none'" in page
