@@ -58,13 +58,16 @@ class Variant:
         """Raises BadInput: an unknown attention or connection, with the nearest known one."""
         attention, _, connection = word.partition("+")
         connection = connection or "none"
-        for what, value, known in (
-            ("attention", attention, ATTENTION_KINDS),
-            ("connection", connection, CONNECTION_KINDS),
-        ):
-            if value not in known:
-                raise BadInput(f"--variant {word}: unknown {what} {value!r}: {nearest(value, known)}")
+        _check(f"--variant {word}", "attention", attention)
+        _check(f"--variant {word}", "connection", connection)
         return cls(attention, connection)
+
+
+def _check(typed: str, what: str, value: str) -> None:
+    """Raises BadInput: it is no attention or no connection, with what was typed."""
+    known = {"attention": ATTENTION_KINDS, "connection": CONNECTION_KINDS}[what]
+    if value not in known:
+        raise BadInput(f"{typed}: unknown {what} {value!r}: {nearest(value, known)}")
 
 
 def parse_variants(words: Sequence[str]) -> tuple[Variant, ...]:
@@ -85,7 +88,10 @@ def product(attentions: Sequence[str] | None, connections: Sequence[str] | None)
     """
     attentions = attentions or ("softmax", "linear", "momentum")
     connections = connections or ("none",)
-    pairs = [Variant.parse(f"{a}+{c}") for a in attentions for c in connections]
+    for what, words in (("attention", attentions), ("connection", connections)):
+        for word in words:
+            _check(f"--{what} {word}", what, word)
+    pairs = [Variant(a, c) for a in attentions for c in connections]
     kept = tuple(
         dict.fromkeys(
             pair for pair in pairs if pair.connection == "none" or pair.attention.startswith("momentum")

@@ -32,6 +32,20 @@ def test_an_unknown_name_has_its_nearest(word: str, told: str) -> None:
         Variant.parse(word)
 
 
+@pytest.mark.parametrize(
+    ("attentions", "connections", "told"),
+    [
+        (["linear", "softmx"], None, "--attention softmx: unknown attention 'softmx': did you mean 'softmax'"),
+        (None, ["adaptiv"], "--connection adaptiv: unknown connection 'adaptiv': did you mean 'adaptive'"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_option_that_has_it(
+    attentions: list[str] | None, connections: list[str] | None, told: str
+) -> None:
+    with pytest.raises(BadInput, match=f"^{told}"):
+        product(attentions, connections)
+
+
 @pytest.mark.parametrize("text", ["soft=x", "softmax=", "a,b", "softmax=a,softmax=b"])
 def test_names_by_kind_that_are_none(text: str) -> None:
     with pytest.raises(BadInput, match="--backend"):
