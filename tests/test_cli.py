@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mtbench.measure.environment import device_problem
-from tests.conftest import Mtbench
+from tests.conftest import ROOT, Mtbench
 
 BAD = {
     "--backend sofmax": ("unknown backend 'sofmax'", "torch-eager"),
@@ -156,3 +159,39 @@ def test_list_shows_every_backend_and_limit(mtbench: Mtbench) -> None:
     assert done.returncode == 0, done.stderr
     for text in ("torch-eager", "torch-compile", "triton", "jax", "recurrent", "notimpl", "grouped heads"):
         assert text in done.stdout
+
+
+SOFTMAX = """
+import numpy as np
+from mtbench import FunctionBackend
+
+def softmax(q, k, v, case):
+    weight = np.tril(np.exp(q @ k.mT * case.softmax_scale))
+    return weight @ v / weight.sum(-1, keepdims=True)
+
+BACKEND = FunctionBackend(name="mine", framework="numpy", functions={("softmax", "parallel"): softmax})
+"""
+
+
+def test_a_reader_that_is_gone_costs_no_report(tmp_path: Path) -> None:
+    """`mtbench run | head -1`: what is printed at the end has nobody to read it, and the report is there."""
+    (tmp_path / "mine.py").write_text(SOFTMAX)
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = "-m mtbench run --backend ./mine.py --attention softmax --heads 1 --seq-len 8 --out run".split()
+    try:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert " ok " in done.stderr, done
+    assert "Traceback" not in done.stderr, done
+    assert "mine" in (tmp_path / "run" / "report.html").read_text()

@@ -168,8 +168,9 @@ def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
     """One line, the report, and the exit code."""
     from mtbench.report import write_report
 
+    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
     typer.echo(f"\n{outcome.summary}")
-    typer.echo(f"report: {write_report(folder)}")
+    typer.echo(f"report: {report}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)

@@ -95,9 +95,10 @@ def generate(
     )
     folder = out or dated("generate")
     outcome = run_generation(asked, folder, told=_told, host=host, arguments=sys.argv[1:])
+    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
     parts = [f"{count} {status}" for status, count in outcome.counts.items()]
     typer.echo(f"\n{'interrupted: ' if outcome.interrupted else ''}{', '.join(parts)}")
-    typer.echo(f"report: {write_report(folder)}")
+    typer.echo(f"report: {report}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:

@@ -192,8 +192,9 @@ def train(
             host=host,
             arguments=sys.argv[1:],
         )
+    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
     typer.echo(f"\n{outcome.summary}")
-    typer.echo(f"report: {write_report(folder)}")
+    typer.echo(f"report: {report}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
