@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -104,9 +105,13 @@ def backend_names() -> list[str]:
     return [*BUILTIN_BACKENDS, *(name for name in _entry_points() if name not in BUILTIN_BACKENDS)]
 
 
-def load_backend(name: str) -> Backend:
+def load_backend(name: str, *, beside: Sequence[str] = ()) -> Backend:
     """The backend of that name, or the ``BACKEND`` of a Python file (``./mine.py``). Loads no framework
     unless a user's own module does.
+
+    Args:
+        name: as it was asked for.
+        beside: what else may be asked for there, and is none: told with the known names.
 
     Raises:
         BadInput: an unknown name, with the nearest known ones, or a file that is not there.
@@ -124,9 +129,8 @@ def load_backend(name: str) -> Backend:
                 f"backend {name!r} ({points[name].value}) cannot be loaded: {error!r}"
             ) from error
     else:
-        raise BadInput(
-            f"unknown backend {name!r}: {nearest(name, backend_names())}, or a file such as ./mine.py"
-        )
+        known = nearest(name, (*beside, *backend_names()))
+        raise BadInput(f"unknown backend {name!r}: {known}, or a file such as ./mine.py")
     if not isinstance(found, Backend):
         raise BackendFailure(f"backend {name!r}: its BACKEND is {found!r}, not a Backend")
     return found

@@ -136,7 +136,10 @@ def _shares(profile: Profile) -> list[tuple[str, str, str]]:
         "busy": ("busy", "part of the call in which the device worked on it"),
         "dispatch": ("dispatch", "part of the call that launching so much costs at the least here"),
         "memory": ("memory", "part of the busy time that its bytes take at the rate of a copy"),
-        "products": ("products", f"part of the busy time that its operations take at that of a product{units}"),
+        "products": (
+            "products",
+            f"part of the busy time that its operations take at that of a product{units}",
+        ),
     }
     found = profile.bound.shares
     return [

@@ -40,7 +40,7 @@ def decoding(how: Drawing) -> Decodes | None:
     """
     if how.backend == OWN:
         return None
-    backend = load_backend(how.backend)
+    backend = load_backend(how.backend, beside=(OWN,))
     if not isinstance(backend, Decodes):
         raise BadInput(
             f"--backend {how.backend}: it decodes nothing: triton does, and {OWN} is the model's own"

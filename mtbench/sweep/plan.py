@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mtbench.backend import Backend, is_interpreted
 from mtbench.errors import BadInput, nearest
 from mtbench.results import Measurement
-from mtbench.spec import DEVICES, Case
+from mtbench.spec import ATTENTIONS, DEVICES, Case
 from mtbench.sweep.machine import Machine
 from mtbench.workloads import Grid, Workload
 
@@ -75,7 +75,7 @@ def plan_rows(workload: Workload, backends: dict[str, Backend]) -> list[PlannedR
                         seen.add(row.id)
                         rows.append(replace(row, decided=_decided(row, backend)))
     if not rows:
-        raise BadInput("nothing to measure: no backend has a form of these attentions")
+        raise BadInput(f"nothing to measure: {_nothing(workload, backends)}")
     return rows
 
 
@@ -136,6 +136,16 @@ def orders(
 
 def _kinds(workload: Workload) -> Iterable[str]:
     return dict.fromkeys(kind for grid in workload.grids for kind in grid.attention)
+
+
+def _nothing(workload: Workload, backends: Mapping[str, Backend]) -> str:
+    """Why a sweep has no row, and what there would be."""
+    kinds = tuple(_kinds(workload))
+    has = {b.name: tuple(kind for kind in ATTENTIONS if b.forms(kind)) for b in backends.values()}
+    if any(kind in kinds for found in has.values() for kind in found):
+        return f"the sweep takes none of the forms that {' or '.join(has)} has: name one by --form"
+    told = "; ".join(f"{name} has {', '.join(found) or 'none'}" for name, found in has.items())
+    return f"no form of {', '.join(kinds)} attention: {told}"
 
 
 def _forms(grid: Grid, backend: Backend, case: Case, *, named: bool) -> Sequence[str]:

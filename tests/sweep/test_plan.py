@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtbench import load_backend
+from mtbench import BadInput, load_backend
 from mtbench.registry import BUILTIN_BACKENDS, PEERS
 from mtbench.spec import ATTENTIONS
 from mtbench.sweep.plan import PlannedRow, plan_rows
@@ -47,6 +47,21 @@ def test_kernels_that_are_interpreted_have_the_large_cases_where_a_card_runs_the
     rows = planned(PRESETS["default"].override(device=("cuda",)))[name]
     assert sizes(rows, "seq_len") == {64, 256, 1024}
     assert sizes(rows, "head_dim") == {32, 64, 128}
+
+
+@pytest.mark.parametrize(
+    ("preset", "backend", "attention", "told"),
+    [
+        ("quick", "native", "softmax", "no form of softmax attention: native has linear, momentum"),
+        ("long", "fla", "linear", "the sweep takes none of the forms that fla has: name one by --form"),
+    ],
+)
+def test_a_sweep_without_a_row_says_what_there_would_be(
+    preset: str, backend: str, attention: str, told: str
+) -> None:
+    asked = PRESETS[preset].override(attention=(attention,))
+    with pytest.raises(BadInput, match=f"^nothing to measure: {told}$"):
+        plan_rows(asked, {backend: load_backend(backend)})
 
 
 def test_a_form_asked_for_by_name_has_all_its_rows_and_one_where_a_backend_lacks_it() -> None:

@@ -35,7 +35,11 @@ def test_an_unknown_name_has_its_nearest(word: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("attentions", "connections", "told"),
     [
-        (["linear", "softmx"], None, "--attention softmx: unknown attention 'softmx': did you mean 'softmax'"),
+        (
+            ["linear", "softmx"],
+            None,
+            "--attention softmx: unknown attention 'softmx': did you mean 'softmax'",
+        ),
         (None, ["adaptiv"], "--connection adaptiv: unknown connection 'adaptiv': did you mean 'adaptive'"),
     ],
 )
