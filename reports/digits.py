@@ -20,12 +20,17 @@ def decimals(value: float, low: float, high: float) -> int:
     (3, 3, -1)
     """
     half = (high - low) / 2
-    top = math.floor(math.log10(abs(value))) if value else 0
+    top = _top(value)
     if not half > 0:
         return UNKNOWN_DIGITS - 1 - top
     exponent = math.floor(math.log10(half))
     place = -exponent + (1 if half / 10.0**exponent < 2 else 0)
     return min(place, MOST_DIGITS - 1 - top)
+
+
+def _top(value: float) -> int:
+    """The power of ten of its first digit: 2 of 234.5."""
+    return math.floor(math.log10(abs(value))) if value else 0
 
 
 def fixed(value: float, places: int, thousands: str = "") -> str:
@@ -39,12 +44,15 @@ def fixed(value: float, places: int, thousands: str = "") -> str:
 
 def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
     """The value, and its interval to the same place (nothing where there is none), with a comma a thousand.
+    What is not 0 keeps its first digit, however wide the interval is.
 
     >>> with_interval(2.5124, 2.5032, 2.5184), with_interval(0.12345, 0.12345, 0.12345)
     (('2.512', '2.503, 2.518'), ('0.123', ''))
     >>> with_interval(71234, 65000, 77000)
     ('71,000', '65,000, 77,000')
+    >>> with_interval(0.478, 0.046, 4.926)
+    ('0.5', '0.05, 5')
     """
     places = decimals(value, low, high)
-    told, *ends = (fixed(x, places, ",") for x in (value, low, high))
+    told, *ends = (fixed(x, max(places, -_top(x)) if x else places, ",") for x in (value, low, high))
     return told, ", ".join(ends) if high > low else ""

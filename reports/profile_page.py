@@ -96,6 +96,8 @@ def profile_html(profile: Profile) -> str:
     )
 
 
+COUNTER_UNITS: Mapping[str, str] = {"task-clock": "task-clock, ms"}
+"""Of perf's events, which else are counts."""
 COUNTED: Mapping[str, str] = {
     "dram_read_bytes": "read",
     "dram_written_bytes": "written",
@@ -200,7 +202,7 @@ def _operator(operator: Operator) -> dict[str, str]:
 
 
 def _counters(counters: Mapping[str, float]) -> list[tuple[str, str]]:
-    lines = [(name, fmt.number(value)) for name, value in counters.items()]
+    lines = [(COUNTER_UNITS.get(name, name), fmt.number(value)) for name, value in counters.items()]
     if counters.get("cycles") and "instructions" in counters:
         lines.append(("instructions a cycle", fmt.number(counters["instructions"] / counters["cycles"])))
     if counters.get("cache-references") and "cache-misses" in counters:

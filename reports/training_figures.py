@@ -13,8 +13,6 @@ from mtbench.training.published import Quantity
 from mtbench.training.results import EpochRow, Trained, TrainingRun
 from mtbench.training.summary import Estimate, estimate, of_variant, over_held_out
 
-from .format import count
-
 __all__ = [
     "Curve",
     "CurvePoint",
@@ -74,15 +72,18 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
         return None
     seeds = len({trained.job.seed for trained in run})
     over = "steps" if axis == "steps" else "seconds of training"
+    lines, mean = "Lines are of one seed.", ""
+    if seeds > 1:
+        lines = f"Lines are geometric means over {seeds} seeds, bands reach from the lowest to the highest."
+        mean = ", a mean over seeds"
     return Curves(
         name=f"loss-{axis}",
         title=f"Loss against {over}",
         x_label="steps" if axis == "steps" else "seconds",
         caption=(
             "Training loss is the mean over an epoch's steps, with dropout; held-out loss is without. "
-            f"Lines are geometric means over {count(seeds, 'seed')}, bands reach from the lowest to the "
-            "highest."
-            + ("" if axis == "steps" else " Seconds are those of training steps alone, a mean over seeds.")
+            + lines
+            + ("" if axis == "steps" else f" Seconds are those of training steps alone{mean}.")
         ),
         panels=tuple(panels),
     )
@@ -150,7 +151,7 @@ def dots(run: TrainingRun, metric: Metric, scores: Sequence[Metric] = ()) -> lis
     has."""
     unit = f"{metric.unit}, {metric.better} is better"
     quality = (
-        _panel(run, "held-out loss", "loss", lambda t: t.loss, log=True),
+        _panel(run, "held-out loss", "loss, nats", lambda t: t.loss, log=True),
         _panel(run, f"held-out {metric.name}", unit, lambda t: t.metric, metric=metric),
     )
     found_at_end = tuple(

@@ -43,6 +43,7 @@ def test_what_a_page_says(tmp_path: Path) -> None:
         "32 tensor-core instructions, 4 barriers; no loads and stores of local memory",
         "at::_ops::bmm::call (libtorch_cpu.so)",
         "instructions a cycle",
+        "task-clock, ms",
         "it did not run: &lt;no such thing&gt;",
         "96.0 MiB",
     ):

@@ -136,6 +136,7 @@ def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
     text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
     assert ">0.900<small>0.890 to 0.910</small>" in text
     assert "says nothing of other seeds" in text
+    assert "Lines are of one seed. Seconds are those of training steps alone." in text
     written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "without")
     assert "other seeds" not in write_training_report(tmp_path / "without").read_text(encoding="utf-8")
 
