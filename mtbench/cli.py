@@ -22,8 +22,13 @@ from mtbench.words import as_typed
 
 __all__ = ["app", "main"]
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-"""A disk that takes no more, which is nobody's mistake and deserves one line."""
+REFUSED = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),  # a disk that takes no more
+        *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),  # a path that may not be, or cannot be
+    }
+)
+"""What the system says of a disk or a path, which is no mistake of the code and deserves one line."""
 
 app = typer.Typer(
     name="mtbench",
@@ -55,7 +60,7 @@ def main() -> None:
         print(f"mtbench: {text}: `{command} --help` has what there is", file=sys.stderr)  # noqa: T201
         sys.exit(BAD_INPUT)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in REFUSED:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"mtbench: {where}{error.strerror}", file=sys.stderr)  # noqa: T201

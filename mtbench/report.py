@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+
 from mtbench.errors import StorageError
 from mtbench.profile.record import is_profile
 from mtbench.registry import import_part
 from mtbench.results import run_kind
 
-__all__ = ["write_report"]
+__all__ = ["conclude", "write_report"]
 
 WRITERS = {
     None: ("reports.page", "write_report"),
@@ -36,6 +38,20 @@ def write_report(folder: Path) -> Path:
     except OSError as error:
         raise StorageError(
             f"{error.filename or folder}: {error.strerror}; no row is lost, and `mtbench report {folder}` "
-            "makes the report when there is room"
+            "makes the report once it can be written"
         ) from error
     return page
+
+
+def conclude(summary: str, folder: Path) -> None:
+    """Tell how a run ended and write its report, each though the other fails: who reads may be gone
+    (`mtbench run | head`), and the disk may be full.
+
+    Raises:
+        StorageError: as `write_report` says.
+    """
+    try:
+        typer.echo(f"\n{summary}")
+    finally:
+        report = write_report(folder)
+    typer.echo(f"report: {report}")

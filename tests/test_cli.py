@@ -161,6 +161,27 @@ def test_list_shows_every_backend_and_limit(mtbench: Mtbench) -> None:
         assert text in done.stdout
 
 
+LONG = "x" * 300
+"""No system has so long a name: it refuses to look whether it is there, as in a folder that is closed."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"report {LONG}",
+        f"compare {LONG} {LONG}",
+        f"run --out {LONG}",
+        f"run --backend {LONG}.py",
+        f"generate {LONG}",
+    ],
+)
+def test_a_path_that_the_system_refuses_is_one_line(words: str, mtbench: Mtbench) -> None:
+    done = mtbench(*words.split())
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert LONG in done.stderr
+    assert "too long" in done.stderr
+
+
 SOFTMAX = """
 import numpy as np
 from mtbench import FunctionBackend

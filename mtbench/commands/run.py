@@ -166,11 +166,9 @@ def _profile(folder: Path, words: str) -> bool:
 
 def _conclude(outcome: Outcome, folder: Path) -> NoReturn:
     """One line, the report, and the exit code."""
-    from mtbench.report import write_report
+    from mtbench.report import conclude
 
-    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
-    typer.echo(f"\n{outcome.summary}")
-    typer.echo(f"report: {report}")
+    conclude(outcome.summary, folder)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if outcome.failed else 0)

@@ -77,7 +77,7 @@ def generate(
     input; 130 after Ctrl-C.
     """
     from mtbench.generation.command import run_generation
-    from mtbench.report import write_report
+    from mtbench.report import conclude
 
     asked = _asked(
         checkpoints,
@@ -95,10 +95,8 @@ def generate(
     )
     folder = out or dated("generate")
     outcome = run_generation(asked, folder, told=_told, host=host, arguments=sys.argv[1:])
-    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
     parts = [f"{count} {status}" for status, count in outcome.counts.items()]
-    typer.echo(f"\n{'interrupted: ' if outcome.interrupted else ''}{', '.join(parts)}")
-    typer.echo(f"report: {report}")
+    conclude(f"{'interrupted: ' if outcome.interrupted else ''}{', '.join(parts)}", folder)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:

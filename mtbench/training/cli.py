@@ -134,7 +134,7 @@ def train(
     Exit code: 0 when every training is done; 1 when one diverged, crashed, ran out of memory or time; 2 for
     bad input; 3 when the time limit cut it off, and 130 after Ctrl-C: both leave checkpoints to go on from.
     """
-    from mtbench.report import write_report
+    from mtbench.report import conclude
     from mtbench.training import command
 
     check_above_0("--timeout", timeout)
@@ -192,9 +192,7 @@ def train(
             host=host,
             arguments=sys.argv[1:],
         )
-    report = write_report(folder)  # first, as nobody may be there any more to be told (`| head`)
-    typer.echo(f"\n{outcome.summary}")
-    typer.echo(f"report: {report}")
+    conclude(outcome.summary, folder)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:

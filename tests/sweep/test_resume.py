@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_by_the_report_is_one_line(tmp_path: Path, mtbench: 
     told, line = ended_by_a_full_disk(tmp_path, 700_000, "8")
     assert line == (
         "mtbench: r/report.html: File too large; no row is lost, and `mtbench report r` makes the report "
-        "when there is room"
+        "once it can be written"
     )
     assert "1 ok" in told
     assert not list((tmp_path / "r").glob("*.new"))
