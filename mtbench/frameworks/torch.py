@@ -103,6 +103,9 @@ class TorchKernel:
     def outputs(self, result: Any) -> dict[str, Array]:
         """See `Kernel.outputs`."""
         names = ("o", "dq", "dk", "dv")
+        for tensor in result:
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"a torch tensor is wanted, and the kernel gave {type(tensor).__name__}")
         return {
             name: to_bhnd(to_numpy(tensor), self.layout) for name, tensor in zip(names, result, strict=False)
         }

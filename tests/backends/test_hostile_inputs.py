@@ -322,6 +322,17 @@ def test_a_backend_may_have_no_caveats_and_a_function_may_have_some() -> None:
     assert support_of(Bare())["caveats"] == []
 
 
+@pytest.mark.parametrize("given", [None, (), np.zeros(3)], ids=["nothing", "a tuple", "an array"])
+def test_a_function_that_gives_no_tensor_is_told_so(given: object) -> None:
+    mine = FunctionBackend(
+        name="mine", framework="torch", functions={("linear", "whole"): lambda q, k, v, case: given}
+    )
+    case = Case(spec=AttentionSpec(kind="linear"), heads=1, seq_len=4, head_dim=2)
+    told = f"^a torch tensor is wanted, and the kernel gave {type(given).__name__}$"
+    with pytest.raises(TypeError, match=told):
+        build(mine, case, "whole").outputs((given,))
+
+
 def follow_a_nan(backend: Backend, case: Case, form: str) -> None:
     """Put one NaN at a position of the second head's q, k and v in turn, and look where it comes out."""
     kernel = build(backend, case, form)
