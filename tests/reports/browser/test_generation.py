@@ -37,5 +37,7 @@ def test_axe_finds_nothing(visit, generated, scheme):
 def test_a_sheet_is_shown_and_only_tables_and_figures_scroll_on_a_phone(visit, generated):
     page = visit(generated, viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # What is told of a likelihood is scrolled to, and not set a word a line.
+    assert page.locator("#results tbody td:last-child").first.evaluate("(cell) => cell.offsetWidth") > 190
     assert page.evaluate("document.querySelector('#samples img').naturalWidth") > 3 * 28
     assert page.locator("figure.curves").count() == 2

@@ -46,6 +46,9 @@ def test_axe_finds_nothing(explore, report, scheme):
 def test_a_phone_scrolls_nothing_sideways(explore, report):
     page = explore(report, viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # Why something is not done is scrolled to, and not set a word a line.
+    reasons = page.locator("[aria-label=Limits] tbody td:nth-last-child(2)")
+    assert reasons.first.evaluate("(cell) => cell.offsetWidth") > 190
 
 
 HOSTILE = (
