@@ -32,6 +32,7 @@ def gpu(**after: Any) -> dict[str, Any]:
         (gpu(throttle=["power cap"]), ["the GPU's clocks were held down: power cap"]),
         (gpu(sm_mhz=1200), ["the GPU's clock fell from 1980 to 1200 MHz"]),
         ({"seconds": 1.0, "gpu": {"before": None, "after": None}}, []),
+        ({"seconds": 1.0, "gpu": {"before": GPU, "after": None}}, []),
     ],
 )
 def test_what_counts_as_noise(state: dict[str, Any], reasons: list[str]) -> None:
@@ -52,6 +53,22 @@ def test_other_processes_are_seen() -> None:
             burner.wait()
     assert state["others_cpu"] > 0.5
     assert noise_reasons(state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's CPU times")
+def test_who_works_for_one_is_no_other() -> None:
+    """Two looks at the same second, of which one knows whose processes those are."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cpus())]
+    try:
+        time.sleep(0.3)
+        all_others, none = Watch("cpu"), Watch("cpu", [burner.pid for burner in burners])
+        time.sleep(1.0)
+        told = all_others.state()["others_cpu"], none.state()["others_cpu"]
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert told[1] < told[0] - 0.2
 
 
 def test_ones_own_work_is_not_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
