@@ -242,4 +242,4 @@ def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | No
     mean = of_variant(run, variant, "metric", metric)
     if mean is None or mean.low is not None:
         return mean
-    return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
+    return next((found for t in run.of(variant) if (found := over_held_out(t, metric)) is not None), mean)

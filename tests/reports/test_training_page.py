@@ -127,7 +127,7 @@ def test_a_run_on_a_card_has_its_share_of_what_the_card_reaches(tmp_path: Path) 
 
 
 def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
-    run = made_run({"linear": [(0.1, 0.9, 1.0)], "momentum": [(0.1, 0.8, 1.0)]})
+    run = made_run({"linear": [(0.1, 0.9, 1.0)], "momentum": [(0.1, 0.999, 1.0)]})
     jobs = tuple(
         replace(t, epochs=(*t.epochs[:-1], replace(t.epochs[-1], held_out_metric_error=0.005)))
         for t in run.jobs
@@ -135,6 +135,7 @@ def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
     written(replace(run, jobs=jobs), tmp_path / "r")
     text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
     assert ">0.900<small>0.890 to 0.910</small>" in text
+    assert ">0.999<small>0.989 to 1.000</small>" in text  # no share is above 1
     assert "says nothing of other seeds" in text
     written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "without")
     assert "other seeds" not in write_training_report(tmp_path / "without").read_text(encoding="utf-8")
