@@ -135,6 +135,18 @@ def test_one_that_does_not_leave_in_time_is_cut_off(tmp_path: Path, monkeypatch:
     assert trained.reason == "it had not left after 0 s: its last checkpoint is what is kept"
 
 
+def test_one_that_is_told_to_leave_at_its_end_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit is over before its one epoch is: nothing of it is left to do."""
+    monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
+    words = [*SMALL, "--variant", "linear", "--epochs", "1", "--time-limit", "0", "--out", str(tmp_path / "r")]
+    assert app(words, standalone_mode=False) in (None, 0)
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert (trained.status, trained.finished) == ("done", True)
+    assert trained.loss is not None
+
+
 def test_one_that_diverged_is_no_success(tmp_path: Path, mtbench: Mtbench) -> None:
     """At its last step, whose loss was a number."""
     done = mtbench(
