@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from mtbench.floor import Ceilings
 from mtbench.results import Run
 from reports.explorer import explorer_data
+from reports.figure_files import figure_csv
 from reports.page import write_report
 from reports.plan import plan_figures
 from reports.scaling import scaled
@@ -55,6 +59,18 @@ def test_strong_and_weak_scaling_are_drawn(spread):
     weak = next(f for f in figures if f.name.endswith("n256") and "weak" in f.name)
     assert weak.ideal == 0
     assert [p.y for p in weak.points] == pytest.approx([1, 1, 1])
+
+
+def test_a_figures_data_has_what_is_drawn(spread):
+    told = {}
+    for figure in plan_figures(spread):
+        if figure.quantity == "scaling":
+            lines = list(csv.DictReader(io.StringIO(figure_csv(figure))))
+            (name,) = {"speed_up_ratio", "weak_efficiency_ratio"} & set(lines[0])
+            drawn = [float(line[name]) for line in lines]
+            assert drawn == pytest.approx([point.y for point in figure.points])
+            told[name] = max(drawn)
+    assert told == pytest.approx({"speed_up_ratio": 4, "weak_efficiency_ratio": 1})
 
 
 def test_rows_over_devices_are_ranked_by_themselves(spread):

@@ -140,8 +140,8 @@ def test_one_that_is_told_to_leave_at_its_end_is_done(
 ) -> None:
     """The time limit is over before its one epoch is: nothing of it is left to do."""
     monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
-    words = [*SMALL, "--variant", "linear", "--epochs", "1", "--time-limit", "0", "--out", str(tmp_path / "r")]
-    assert app(words, standalone_mode=False) in (None, 0)
+    words = [*SMALL, "--variant", "linear", "--epochs", "1", "--out", str(tmp_path / "r")]
+    assert app([*words, "--time-limit", "0"], standalone_mode=False) in (None, 0)
     (trained,) = TrainingRun.load(tmp_path / "r")
     assert (trained.status, trained.finished) == ("done", True)
     assert trained.loss is not None
