@@ -76,6 +76,15 @@ def test_speeds_are_held_by_their_rounds(momentum: tuple[float, ...], verdict: s
     assert [j.verdict for j in judged].count("could not be tested") == 3
 
 
+def test_the_rounds_of_all_seeds_count(tmp_path: Path) -> None:
+    """Of three checkpoints of linear attention the last alone would have held."""
+    linear = [row("linear", (s, s, s), name=f"linear-seed{n}") for n, s in enumerate((0.9, 1.0, 1.1))]
+    run = folder(tmp_path / "r", [*linear, row("momentum", (1.0, 1.0, 1.0))])
+    (claim,) = [one for one in judge_speeds(run, TASK) if one.told]
+    assert claim.verdict == "not told apart"
+    assert claim.told == "0.9 to 1.1 times linear's, over 3 rounds, 1000 images at a time"
+
+
 def test_softmax_has_to_be_slower(tmp_path: Path) -> None:
     for seconds, verdict in ((2.0, "held"), (0.5, "did not hold")):
         rows = [row("linear", (1.0,) * 3), row("softmax", (seconds,) * 3)]
