@@ -73,6 +73,7 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
     if not panels:
         return None
     seeds = len({trained.job.seed for trained in run})
+    fewer = "" if all(trained.finished for trained in run) else ", or those of them that got there"
     over = "steps" if axis == "steps" else "seconds of training"
     return Curves(
         name=f"loss-{axis}",
@@ -80,8 +81,8 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
         x_label="steps" if axis == "steps" else "seconds",
         caption=(
             "Training loss is the mean over an epoch's steps, with dropout; held-out loss is without. "
-            f"Lines are geometric means over {count(seeds, 'seed')}, bands reach from the lowest to the "
-            "highest."
+            f"Lines are geometric means over {count(seeds, 'seed')}{fewer}, bands reach from the lowest to "
+            "the highest."
             + ("" if axis == "steps" else " Seconds are those of training steps alone, a mean over seeds.")
         ),
         panels=tuple(panels),

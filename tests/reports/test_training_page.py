@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reports.training_figures import curves
 from reports.training_page import write_training_report
 from tests.training.synthetic import PAPER, examined_run, made_run, written
 
@@ -124,6 +125,16 @@ def test_a_run_on_a_card_has_its_share_of_what_the_card_reaches(tmp_path: Path) 
     assert "of the card&#39;s rate" in text or "of the card's rate" in text
     share = 100 * 64 * 128 * (3 * 4 * 2 * 786_432 + 4 * 8 * 32 * 32 * 12) / 1e15
     assert f">{share:.1%}<" in text
+
+
+def test_a_line_says_where_it_is_of_fewer_seeds(tmp_path: Path) -> None:
+    run = made_run({"linear": [(0.1, 0.9, 1.0)] * 3})
+    whole, cut = curves(run, "steps"), replace(run.jobs[0], status="cut off", epochs=run.jobs[0].epochs[:-1])
+    fewer = curves(replace(run, jobs=(cut, *run.jobs[1:])), "steps")
+    assert whole is not None
+    assert fewer is not None
+    assert "means over 3 seeds, bands" in whole.caption
+    assert "means over 3 seeds, or those of them that got there, bands" in fewer.caption
 
 
 def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
