@@ -111,8 +111,12 @@ def _busy_s() -> float | None:
 
 
 def _frequency() -> tuple[float, float] | None:
+    """MHz of the fastest of the CPUs that this process may use, and its highest: others are slow as they are
+    idle, and a mean of all says nothing of the one that works."""
     with contextlib.suppress(OSError, NotImplementedError, AttributeError):
-        found = psutil.cpu_freq()
+        every = psutil.cpu_freq(percpu=True)
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
+        found = max((every[at] for at in mine if at < len(every)), key=lambda cpu: cpu.current, default=None)
         if found is not None and found.current:
             return float(found.current), float(found.max or 0.0)
     return None
