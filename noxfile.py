@@ -73,7 +73,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure this machine and leave a report. Positional arguments go to `mtbench run`."""
-    install(session, "test")
+    install(session)
     out = RUNS / f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     arguments = session.posargs or ["--preset", "default"]
     if "--out" not in arguments:

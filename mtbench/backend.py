@@ -185,6 +185,9 @@ class Spread(Protocol):
         """One call, from when all devices are ready, with the caches of each flushed, to when its own outputs
         are computed: of the device that takes longest."""
 
+    def processes(self) -> tuple[int, ...]:
+        """The ids of those processes: what they do is the kernel's own work."""
+
     def peaks(self) -> tuple[list[int | None], str]:
         """The peak memory of each, and how it was read."""
 

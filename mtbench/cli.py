@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +53,7 @@ def main() -> None:
         print("mtbench: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
     except USAGE_ERROR as error:
-        command = error.ctx.command_path if error.ctx else "mtbench"
+        command = error.ctx.command_path if error.ctx else _asked()
         # Of a value that does not do, some versions of typer say what it is, and some do not.
         typed = as_typed(error.param.opts) if getattr(error, "param", None) else None
         told = f"{typed}: {error.message}" if typed else error.format_message()
@@ -68,6 +69,16 @@ def main() -> None:
     except (BadInput, BackendFailure, StorageError) as error:
         print(f"mtbench: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(BAD_INPUT)
+
+
+def _asked() -> str:
+    """The command as typed, where the parser does not say whose error it is."""
+    known = {_name(command) for command in COMMANDS}
+    return " ".join(["mtbench", *(word for word in sys.argv[1:2] if word in known)])
+
+
+def _name(command: Callable[..., Any]) -> str:
+    return command.__name__.rstrip("_")
 
 
 def _version(wanted: bool) -> None:
@@ -97,6 +108,8 @@ def list_() -> None:
     print_support([support_of(load_backend(name)) for name in backend_names()])
 
 
-for command in (run, train, generate, profile, report, figures, table, compare, trend, noise):
-    app.command()(command)
-app.command(name="list")(list_)
+COMMANDS = (run, train, generate, profile, report, figures, table, compare, trend, noise, list_)
+"""In the order of the help; ``list`` would hide Python's."""
+
+for command in COMMANDS:
+    app.command(name=_name(command))(command)

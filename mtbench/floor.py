@@ -65,14 +65,17 @@ def floor_bytes(case: Case) -> int:
     """The bytes that a call must move at the least.
 
     Forward q, k and v are read and o is written. With the backward three times as much: it reads q, k, v, o
-    and do, and writes dq, dk and dv.
+    and do, and writes dq, dk and dv. Keys and values that are padding need not be read; their gradients are
+    written, as zeros.
 
     >>> floor_bytes(Case(batch=8, heads=16, seq_len=4096, head_dim=64, dtype="bfloat16")) == 1 << 28
     True
     """
-    queries = case.batch * case.heads * case.seq_len * (case.head_dim + case.value_dim)
-    keys = case.batch * case.kv_heads * case.kv_len * (case.head_dim + case.value_dim)
-    return (3 if case.mode == "forward_backward" else 1) * (queries + keys) * ITEM_BYTES[case.dtype]
+    dims = case.head_dim + case.value_dim
+    queries = case.batch * case.heads * case.seq_len * dims
+    keys, real = (case.kv_heads * n * dims for n in (case.batch * case.kv_len, sum(case.key_lengths)))
+    moved = 3 * queries + 2 * real + keys if case.mode == "forward_backward" else queries + real
+    return moved * ITEM_BYTES[case.dtype]
 
 
 def floor_ms(case: Case, ceilings: Mapping[str, Ceilings]) -> float | None:

@@ -18,6 +18,7 @@ __all__ = [
     "MODES",
     "AttentionSpec",
     "Case",
+    "exact",
 ]
 
 Kind = Literal["softmax", "linear", "momentum"]
@@ -38,6 +39,16 @@ _FOLLOWS = {"kv_len": "seq_len", "value_dim": "head_dim", "kv_heads": "heads"}
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise BadInput(f"unknown {what} {value!r}: {nearest(str(value), known)}")
+
+
+def exact(value: float) -> str:
+    """A number in six digits, or in all it has where those are another's: no two numbers have one text.
+
+    >>> exact(0.9), exact(1.0), exact(1e-06), exact(0.99999995)
+    ('0.9', '1', '1e-06', '0.99999995')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +207,11 @@ class Case:
             self.mode,
         ]
         if spec.kind == "momentum":
-            parts.append(f"beta{spec.beta:g}-gamma{spec.gamma:g}")
+            parts.append(f"beta{exact(spec.beta)}-gamma{exact(spec.gamma)}")
         if spec.kind == "softmax" and spec.scale is not None:
-            parts.append(f"scale{spec.scale:g}")
+            parts.append(f"scale{exact(spec.scale)}")
         if spec.kind != "softmax" and spec.eps != AttentionSpec.eps:
-            parts.append(f"eps{spec.eps:g}")
+            parts.append(f"eps{exact(spec.eps)}")
         if self.lengths is not None:
             parts.append("len" + "_".join(map(str, self.lengths)))
         parts.append(f"seed{self.seed}")

@@ -187,7 +187,8 @@ def _interval(case: Judged) -> tuple[float, float] | None:
 
 
 def _abreast(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """All cases with a column a run: the time, and what became of it against the baseline's."""
+    """All cases with a column a run: the time, and what became of it against the baseline's. Where not all
+    runs have the device clock a case is compared by one clock here and by another there, and says which."""
     judged = [{case.id: case for case in pair.comparison.judged} for pair in pairs]
     others = [{case.id: case for case in pair.comparison.others} for pair in pairs]
     names = dict.fromkeys(
@@ -196,6 +197,7 @@ def _abreast(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[dict[str, Any
     rows = []
     for name in names:
         known = [found[name] for found in judged if name in found]
+        mixed = len({case.clock for case in known}) > 1
         cells: list[dict[str, str]] = [{"text": _baseline(sides[0], name, known), "note": ""}]
         for pair, here, there in zip(pairs, judged, others, strict=True):
             if name in here:
@@ -203,7 +205,8 @@ def _abreast(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[dict[str, Any
                 note = f"× {with_interval(case.ratio, *(_interval(case) or (case.ratio, case.ratio)))[0]}"
                 if pair.judged:
                     note += f", {case.verdict}"
-                cells.append({"text": _spread_text(case.b_ms, _reach(case)), "note": note})
+                text = _spread_text(case.b_ms, _reach(case))
+                cells.append({"text": f"{text} ({case.clock})" if mixed else text, "note": note})
             else:
                 cells.append({"text": there[name].b if name in there else ABSENT, "note": ""})
         rows.append({"id": name, "cells": cells})
@@ -212,6 +215,8 @@ def _abreast(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[dict[str, Any
 
 def _baseline(side: Side, name: str, known: Sequence[Judged]) -> str:
     if known:
-        return _spread_text(known[0].a_ms, _reach(known[0]))
+        by_clock = {case.clock: _spread_text(case.a_ms, _reach(case)) for case in reversed(known)}
+        told = [f"{by_clock[clock]} ({clock})" for clock in sorted(by_clock)]
+        return "; ".join(told) if len(told) > 1 else by_clock[known[0].clock]
     row = side.rows.get(name)
     return ABSENT if row is None else row.status

@@ -14,10 +14,13 @@ UNKNOWN_DIGITS = 3
 
 def decimals(value: float, low: float, high: float) -> int:
     """The decimal place of the last digit: that of the first digit of half the interval's width, or of the
-    second where the first is 1. Negative: tens, hundreds.
+    second where the first is 1; but no further left than the value's own first digit, as a value whose
+    interval is wider than itself is not 0. Negative: tens, hundreds.
 
     >>> decimals(2.5124, 2.5032, 2.5184), decimals(2.5, 2.4884, 2.5116), decimals(1234, 1200, 1270)
     (3, 3, -1)
+    >>> decimals(0.4, 0.4, 25.1)
+    1
     """
     half = (high - low) / 2
     top = _top(value)
@@ -25,7 +28,7 @@ def decimals(value: float, low: float, high: float) -> int:
         return UNKNOWN_DIGITS - 1 - top
     exponent = math.floor(math.log10(half))
     place = -exponent + (1 if half / 10.0**exponent < 2 else 0)
-    return min(place, MOST_DIGITS - 1 - top)
+    return max(-top, min(place, MOST_DIGITS - 1 - top))
 
 
 def _top(value: float) -> int:
@@ -44,14 +47,14 @@ def fixed(value: float, places: int, thousands: str = "") -> str:
 
 def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
     """The value, and its interval to the same place (nothing where there is none), with a comma a thousand.
-    What is not 0 keeps its first digit, however wide the interval is.
+    An end that is not 0 keeps its first digit, too.
 
     >>> with_interval(2.5124, 2.5032, 2.5184), with_interval(0.12345, 0.12345, 0.12345)
     (('2.512', '2.503, 2.518'), ('0.123', ''))
     >>> with_interval(71234, 65000, 77000)
     ('71,000', '65,000, 77,000')
     >>> with_interval(0.478, 0.046, 4.926)
-    ('0.5', '0.05, 5')
+    ('0.5', '0.05, 4.9')
     """
     places = decimals(value, low, high)
     told, *ends = (fixed(x, max(places, -_top(x)) if x else places, ",") for x in (value, low, high))

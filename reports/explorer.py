@@ -86,7 +86,7 @@ def _dimensions(names: Names) -> dict[str, Callable[[Measurement], str | int]]:
         "dtype": lambda m: m.case.dtype,
         "mode": lambda m: m.case.mode.replace("_", " + "),
         "causal": lambda m: "causal" if m.case.spec.causal else "not causal",
-        **{name: size(name) for name in ("seq_len", "batch", "heads", "head_dim")},
+        **{name: size(name) for name in ("seq_len", "batch", "heads", "head_dim", "world_size")},
         "other sizes": _others,
     }
 

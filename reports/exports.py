@@ -237,7 +237,7 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "node": environment.get("host") or "",
         "processor": cpu.get("model") or "",
-        "machine": environment.get("machine") or "",
+        "machine": cpu.get("machine") or "",
         "python_compiler": "",
         "python_implementation": environment.get("python_implementation") or "",
         "python_implementation_version": python or "",

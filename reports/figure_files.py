@@ -41,6 +41,8 @@ DRAWN: Mapping[Quantity, tuple[str, ...]] = {
     "speed": ("relative_error", "tolerance", "compared"),
     "roofline": ("operations_count", "floor_bytes", "roofline_ms", "roofline_share"),
 }
+SCALED: Mapping[int | None, str] = {1: "speed_up_ratio", 0: "weak_efficiency_ratio"}
+"""What is drawn of scaling, which is no row's own, by the power that it would ideally grow with."""
 LEAD = ("next_backend", "next_form", "next_attention", "ratio_to_next", "sure")
 
 
@@ -56,11 +58,12 @@ def figure_csv(figure: AnyFigure, ceilings: Mapping[str, Mapping[str, Ceilings]]
             row = {"panel": panel.title, **flat_row(race.winner.row, reached), **_lead(race)}
             rows.append({name: row[name] for name in names})
         return csv_text(names, rows)
+    scaled = [SCALED[figure.ideal]] if figure.quantity == "scaling" else []
     for part in figure.panels:
         for point in (p for series in part.series for p in series.points):
-            row = {"panel": part.title, **flat_row(point.row, reached)}
-            rows.append({name: row[name] for name in names})
-    return csv_text(names, rows)
+            row = {"panel": part.title, **flat_row(point.row, reached), **dict.fromkeys(scaled, point.y)}
+            rows.append({name: row[name] for name in (*names, *scaled)})
+    return csv_text([*names, *scaled], rows)
 
 
 def _timed(clock: Clock | None) -> list[str]:

@@ -48,7 +48,8 @@ class Panels:
 
 
 def planned(run: GenerationRun) -> list[Panels]:
-    """What there is to draw, of the rows with the largest batch of each variant and size."""
+    """What there is to draw, of the rows with the largest batch of each variant and size; of what is not ok
+    nothing is."""
     rows = _largest(run.rows)
     found = []
     here = [row for row in rows if row.trained_size and row.parts_s]
@@ -103,7 +104,7 @@ def _largest(rows: Sequence[Generated]) -> list[Generated]:
     kept: dict[tuple[str, int], Generated] = {}
     for row in rows:
         key = (row.variant, row.positions)
-        if row.seconds and (key not in kept or row.batch > kept[key].batch):
+        if row.status == "ok" and row.seconds and (key not in kept or row.batch > kept[key].batch):
             kept[key] = row
     return list(kept.values())
 

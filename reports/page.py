@@ -28,7 +28,7 @@ from .profiles import profile_links
 from .rendering import TEMPLATES, template
 from .roofline import missing_ceilings
 from .scaling import scaled
-from .settings import CLOCK_NAMES
+from .settings import CLOCK_NAMES, Names
 from .style import THEMED, Look, backend_looks, form_dashes
 from .svg import inline_svg
 from .table import Cell, Table, all_rows, in_order, shown_value
@@ -111,6 +111,7 @@ def render(run: Run, drawn: list[Drawn], looks: dict[str, Look]) -> str:
         },
         figures=_by_context(drawn),
         scaled=scaled(rows),
+        names=Names(rows),
         no_roofline=missing_ceilings(rows, run.ceilings),
         looks={name: f"var({THEMED[look.color]})" for name, look in looks.items()},
         kinds=machines.kinds(run),

@@ -76,6 +76,9 @@ def roofline_figures(
     copy, product = found.copy_bytes_per_s, found.matmul(case.dtype)
     if copy is None or product is None:
         return
+    # Of all devices together, as the rates are.
+    copy, product = case.world_size * copy, case.world_size * product
+    together = f", of {case.world_size} devices together" if case.world_size > 1 else ""
     unit, size = RATE_UNITS[case.device]
     clock = clock_of(case)
     shares = {row.id: share for row in rows if (share := roofline_share(row, ceilings)) is not None}
@@ -108,7 +111,7 @@ def roofline_figures(
         title=f"Roofline: {context.label}; all sizes",
         caption="The least operations that the attention needs over the median time, "
         f"{CLOCK_NAMES[clock]}, against those operations over the least bytes: q, k and v read and o "
-        "written. The grey lines are the ceilings measured in this run: a copy of "
+        f"written. The grey lines are the ceilings measured in this run{together}: a copy of "
         f"{number(copy / 1e9, 2)} GB/s, and a product of two matrices in {case.dtype} of "
         f"{number(product / size, 2)} {unit}. A line joins the lengths of a form.{not_drawn(absent)}",
         alt=f"Rate in {unit} against arithmetic intensity; panels {listing([p.title for p in panels])}. "

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mtbench.measure.statistics import Samples
 from mtbench.results import Measurement
-from mtbench.spec import DEVICES, DTYPES, MODES, AttentionSpec, Case, Device, Dtype, Mode
+from mtbench.spec import DEVICES, DTYPES, MODES, AttentionSpec, Case, Device, Dtype, Mode, exact
 
 from .format import clean
 
@@ -172,9 +172,8 @@ class Names:
 
 
 def _assign(name: str, value: object) -> str:
-    return (
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {'default' if value is None else value}"
-    )
+    shown = exact(value) if isinstance(value, float) else "default" if value is None else value
+    return f"{name} {shown}"
 
 
 def samples(row: Measurement, clock: Clock) -> Samples | None:

@@ -71,10 +71,12 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
     if not panels:
         return None
     seeds = len({trained.job.seed for trained in run})
+    fewer = "" if all(trained.finished for trained in run) else ", or those of them that got there"
     over = "steps" if axis == "steps" else "seconds of training"
     lines, mean = "Lines are of one seed.", ""
     if seeds > 1:
-        lines = f"Lines are geometric means over {seeds} seeds, bands reach from the lowest to the highest."
+        lines = f"Lines are geometric means over {seeds} seeds{fewer}, bands reach from the lowest to "
+        lines += "the highest."
         mean = ", a mean over seeds"
     return Curves(
         name=f"loss-{axis}",
@@ -243,4 +245,4 @@ def mean_metric(run: TrainingRun, variant: str, metric: Metric) -> Estimate | No
     mean = of_variant(run, variant, "metric", metric)
     if mean is None or mean.low is not None:
         return mean
-    return next((found for t in run.of(variant) if (found := over_held_out(t)) is not None), mean)
+    return next((found for t in run.of(variant) if (found := over_held_out(t, metric)) is not None), mean)

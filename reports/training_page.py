@@ -90,7 +90,7 @@ def render(run: TrainingRun, drawn: Figures, looks: Mapping[str, Look]) -> str:
         by_seed=any(
             found.low is not None for v in run.variants if (found := of_variant(run, v, "metric")) is not None
         ),
-        by_held_out=any(over_held_out(t) is not None for t in run),
+        by_held_out=any(over_held_out(t, metric) is not None for t in run),
         machine=header.machine_words(run, used_gpu=_device(run) == "cuda"),
         when=header.when(run),
         elapsed=header.elapsed(run),

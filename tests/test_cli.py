@@ -154,6 +154,15 @@ def test_words_that_fit_no_command_are_one_line(words: str, mtbench: Mtbench) ->
     assert "--help`" in done.stderr
 
 
+@pytest.mark.parametrize("words", ["run --threads", "train --seeds", "generate --out", "list --sed"])
+def test_an_option_with_nothing_after_it_names_its_command_s_help(words: str, mtbench: Mtbench) -> None:
+    done = mtbench(*words.split())
+    assert done.returncode == 2, done
+    (line,) = done.stderr.splitlines()
+    assert words.split()[1] in line
+    assert f"mtbench {words.split()[0]} --help` has what there is" in line
+
+
 def test_list_shows_every_backend_and_limit(mtbench: Mtbench) -> None:
     done = mtbench("list", COLUMNS="200")
     assert done.returncode == 0, done.stderr

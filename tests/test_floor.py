@@ -28,6 +28,11 @@ def test_the_floor_counts_every_tensor_once() -> None:
     both = case.replace(mode="forward_backward")
     # forward as before; backward reads q, k, v, o, do and writes dq, dk, dv
     assert floor_bytes(both) == 2 * ((q + k + v + o) + (q + k + v + o + o) + (q + k + v))
+    # padding is not read, and its gradients are written
+    padded = replace(both, lengths=(5, 2))
+    keys, real = 3 * 10 * (7 + 11), 3 * 7 * (7 + 11)
+    assert floor_bytes(replace(padded, mode="forward")) == 2 * (q + o + real)
+    assert floor_bytes(padded) == 2 * ((q + o + real) + (q + o + o + real) + (q + keys))
     assert floor_ms(case, {}) is None
     assert floor_ms(case, {"cpu": Ceilings()}) is None
     assert floor_ms(case, {"cpu": Ceilings(copy_bytes_per_s=1e6)}) == pytest.approx(floor_bytes(case) / 1e3)

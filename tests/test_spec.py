@@ -131,3 +131,10 @@ def test_every_field_is_in_the_id() -> None:
         assert base.replace(spec=spec).id != base.id
     softmax = base.replace(spec=AttentionSpec(kind="softmax", causal=False))
     assert softmax.replace(spec=AttentionSpec(kind="softmax", causal=False, scale=1.0)).id != softmax.id
+
+
+def test_ids_tell_numbers_apart_that_six_digits_do_not() -> None:
+    """Of two cases of one id a run would measure one, and say nothing."""
+    close = [Case(spec=AttentionSpec(beta=beta)) for beta in (0.9999995, 0.9999996)]
+    assert close[0].id != close[1].id
+    assert Case(spec=AttentionSpec(beta=0.9)).id.endswith("beta0.9-gamma1-seed0")

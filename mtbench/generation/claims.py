@@ -11,7 +11,7 @@ other sizes than the paper's, or not on a GPU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 
 from mtbench.generation.results import Generated, GenerationRun
@@ -103,11 +103,12 @@ def _untestable(run: GenerationRun, task: Task, rounds: int) -> str:
 
 
 def _pair(run: GenerationRun, variant: str) -> tuple[Generated, Generated] | None:
-    """Both at the largest batch that both have."""
-    drawn = {
-        (row.variant, row.batch): row
-        for row in run.rows
-        if row.trained_size and row.status == "ok" and row.seconds
-    }
+    """Both at the largest batch that both have, each with the rounds of all its seeds."""
+    drawn: dict[tuple[str, int], Generated] = {}
+    for row in run.rows:
+        if row.trained_size and row.status == "ok" and row.seconds:
+            before = drawn.get((row.variant, row.batch))
+            seconds = row.seconds if before is None else before.seconds + row.seconds
+            drawn[row.variant, row.batch] = replace(row, seconds=seconds)
     batches = [batch for name, batch in drawn if name == variant and (BASE, batch) in drawn]
     return (drawn[variant, max(batches)], drawn[BASE, max(batches)]) if batches else None

@@ -16,12 +16,14 @@ from typing import Any
 from mtbench.errors import BadInput, StorageError
 from mtbench.floor import read_ceilings
 from mtbench.locked_folder import HEADER, LockedFolder
-from mtbench.results import read_header
+from mtbench.results import json_float, read_float, read_header
 
 __all__ = ["KIND", "Check", "Generated", "GenerationFolder", "GenerationRun"]
 
 SCHEMA_VERSION = 1
 KIND = "generation"
+LIKELIHOODS = ("sampler_bits", "parallel_bits", "largest")
+"""Of a `Check`, what may be no number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,10 @@ class Generated:
 
     def to_line(self) -> dict[str, Any]:
         """The line of rows.jsonl."""
-        return asdict(self)
+        line = asdict(self)
+        if self.check is not None:  # a likelihood that is no number is what it is there to find
+            line["check"] |= {name: json_float(getattr(self.check, name)) for name in LIKELIHOODS}
+        return line
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Generated:
@@ -104,7 +109,9 @@ class Generated:
             key: tuple(v) if isinstance(v, list) else v for key, v in line.items() if key in known
         }
         check = data.pop("check", None)
-        return cls(**data, check=None if check is None else Check(**check))
+        if check is not None:
+            check = Check(**check | {name: read_float(check[name]) for name in LIKELIHOODS})
+        return cls(**data, check=check)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -37,13 +38,20 @@ THROTTLES = {
 
 
 class Watch:
-    """From its creation to `state`, which is asked once, when the clocks have run."""
+    """From its creation to `state`, which is asked once, when the clocks have run.
 
-    def __init__(self, device: str) -> None:
+    Args:
+        device: that the clocks are of.
+        processes: the ids of those that work for this one meanwhile, as the ranks of a case over several
+            devices: they are no others.
+    """
+
+    def __init__(self, device: str, processes: Sequence[int] = ()) -> None:
+        self._processes = processes
         self._gpu = gpu_state() if device == "cuda" else None
         self._device = device
         self._busy = _busy_s()
-        self._own = sum(os.times()[:4])
+        self._own = self._own_s()
         self._began = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
@@ -51,13 +59,22 @@ class Watch:
         elapsed = time.perf_counter() - self._began
         found: dict[str, Any] = {"seconds": elapsed, "load_average": os.getloadavg()[0]}
         if self._busy is not None and (busy := _busy_s()) is not None and elapsed > 0:
-            others = busy - self._busy - (sum(os.times()[:4]) - self._own)
+            others = busy - self._busy - (self._own_s() - self._own)
             found["others_cpu"] = max(0.0, others / elapsed) / cpus()
         if frequency := _frequency():
             found["cpu_mhz"], found["cpu_max_mhz"] = frequency
         if self._device == "cuda":
             found["gpu"] = {"before": self._gpu, "after": gpu_state()}
         return found
+
+    def _own_s(self) -> float:
+        """CPU seconds that this process has spent, and those that work for it; one that has ended has none,
+        as its row is lost all the same."""
+        spent = float(sum(os.times()[:4]))
+        for process in self._processes:
+            with contextlib.suppress(psutil.Error):
+                spent += sum(psutil.Process(process).cpu_times()[:2])
+        return spent
 
 
 def noise_reasons(state: dict[str, Any]) -> list[str]:
@@ -78,8 +95,9 @@ def noise_reasons(state: dict[str, Any]) -> list[str]:
     held = dict.fromkeys([*before.get("throttle", ()), *after.get("throttle", ())])
     if held:
         reasons.append(f"the GPU's clocks were held down: {', '.join(held)}")
-    if after.get("sm_mhz", 0) < SLOWED_GPU * before.get("sm_mhz", 0):
-        reasons.append(f"the GPU's clock fell from {before['sm_mhz']} to {after['sm_mhz']} MHz")
+    at_first, at_last = before.get("sm_mhz"), after.get("sm_mhz")
+    if at_first is not None and at_last is not None and at_last < SLOWED_GPU * at_first:
+        reasons.append(f"the GPU's clock fell from {at_first} to {at_last} MHz")
     return reasons
 
 
@@ -93,8 +111,12 @@ def _busy_s() -> float | None:
 
 
 def _frequency() -> tuple[float, float] | None:
+    """MHz of the fastest of the CPUs that this process may use, and its highest: others are slow as they are
+    idle, and a mean of all says nothing of the one that works."""
     with contextlib.suppress(OSError, NotImplementedError, AttributeError):
-        found = psutil.cpu_freq()
+        every = psutil.cpu_freq(percpu=True)
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
+        found = max((every[at] for at in mine if at < len(every)), key=lambda cpu: cpu.current, default=None)
         if found is not None and found.current:
             return float(found.current), float(found.max or 0.0)
     return None

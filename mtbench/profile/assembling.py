@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtbench.backend import TF32
 from mtbench.floor import floor_bytes
 from mtbench.profile import made as compiled
 from mtbench.profile import ncu
@@ -51,6 +52,7 @@ def assemble(
     environment: Mapping[str, Any],
 ) -> Profile:
     """The profile. What the findings lack it says, and does without."""
+    machine = _machine_for(row.form, machine)
     found, missing = findings.found, dict(findings.missing)
     missing.pop("build", None)
     if seen is not None:
@@ -99,6 +101,15 @@ def _completed(seen: Traced, findings: Findings) -> Traced:
     stacks = {(name, registers): stack for name, registers, stack in told}
     kernels = compiled.with_spills(seen.kernels, stacks)
     return replace(seen, kernels=ncu.with_counters(kernels, findings.found.get("ncu", {}).get("kernels", {})))
+
+
+def _machine_for(form: str, machine: Machine) -> Machine:
+    """The machine, as far as that form can be held against it: one in TF32 multiplies up to eight times as
+    fast as float32's products, and a rate of such products is not measured."""
+    if not form.endswith(TF32):
+        return machine
+    rates = {dtype: rate for dtype, rate in machine.matmul_flop_per_s.items() if dtype != "float32"}
+    return replace(machine, matmul_flop_per_s=rates)
 
 
 def disturbance(row: Measurement, seen: Traced | None) -> list[str]:

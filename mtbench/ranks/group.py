@@ -62,6 +62,11 @@ class Group:
         """How many there are."""
         return len(self._processes)
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Their ids, in their order."""
+        return tuple(process.id for process in self._processes)
+
     def ask(self, want: str, **task: Any) -> list[dict[str, Any]]:
         """What each rank answers, in their order. Waits for as long as it takes.
 
@@ -185,6 +190,10 @@ class SpreadKernel:
     def sample_ms(self) -> float:
         """See `Spread.sample_ms`."""
         return max(float(answer["ms"]) for answer in self._group.ask("sample"))
+
+    def processes(self) -> tuple[int, ...]:
+        """See `Spread.processes`."""
+        return self._group.processes
 
     def peaks(self) -> tuple[list[int | None], str]:
         """See `Spread.peaks`."""

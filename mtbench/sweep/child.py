@@ -82,6 +82,11 @@ class ChildProcess:
         self._channel = Channel(ours.detach())
         self._memory = psutil.Process(self._process.pid)
 
+    @property
+    def id(self) -> int:
+        """The system's, of the process."""
+        return self._process.pid
+
     def send(self, message: dict[str, Any]) -> None:
         """Tell it something."""
         try:

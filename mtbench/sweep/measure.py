@@ -164,7 +164,7 @@ class Measurer:
         stage("warm-up")
         warm_up(kernel, sampling)
         for attempt in range(1 + RETRIES):
-            watch = Watch(self._device)
+            watch = Watch(self._device, kernel.processes() if isinstance(kernel, Spread) else ())
             timed = self._sampled(row, kernel, sampling, stage)
             state = watch.state() | {"retries": attempt}
             if not (state.get("gpu") and noise_reasons(state)):

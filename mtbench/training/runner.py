@@ -86,6 +86,8 @@ class TrainingRunner:
         for environment in settings.environments():
             self._places.put(environment)
         self._leave = threading.Event()
+        self._rating = ""
+        """The job that measures what the device reaches; empty where none does."""
         self._failure: BaseException | None = None
 
     def run(self) -> bool:
@@ -171,6 +173,8 @@ class TrainingRunner:
             raise
         process.stop(kill=status != "done")
         with self._lock:
+            if self._rating == job.id:
+                self._rating = ""
             self._header["jobs"][job.id] |= {"status": status, "reason": reason}
             self._folder.write_header(self._header)
             self._progress.ended(job, status, reason)
@@ -186,8 +190,7 @@ class TrainingRunner:
                 "checkpoint": str(self._folder.checkpoint(job.id).resolve()),
                 "shared": str(self._folder.shared.resolve()),
                 "every_s": self._settings.every_s,
-                # Of a run the first to be heard of measures what the device reaches.
-                "rated": not self._header["workers"],
+                "rated": self._is_to_rate(job),
             }
         )
         timeout, told = START_TIMEOUT_S, False
@@ -197,7 +200,15 @@ class TrainingRunner:
                 process.send({"leave": True})
                 told, timeout = True, LEAVE_TIMEOUT_S
                 deadline = time.monotonic() + timeout
-            message = process.poll(deadline, timeout)
+            try:
+                message = process.poll(deadline, timeout)
+            except Ended as end:
+                if told and end.status == "timeout":  # it was amid an epoch, and none of its own is too long
+                    return (
+                        "cut off",
+                        f"it had not left after {timeout:g} s: its last checkpoint is what is kept",
+                    )
+                raise
             if message is None:
                 continue
             if not told:
@@ -218,6 +229,16 @@ class TrainingRunner:
             else:
                 ended = message["ended"]
                 return ended["status"], ended["reason"]
+
+    def _is_to_rate(self, job: Job) -> bool:
+        """Whether a job measures what the device reaches: the first of a run, and another where that came to
+        nothing. Two at once would measure each other."""
+        with self._lock:
+            known = any("copy_bytes_per_s" in worker for worker in self._header["workers"].values())
+            if known or self._rating:
+                return False
+            self._rating = job.id
+            return True
 
     def _keep(self, job: Job, process: ChildProcess, said: dict[str, Any]) -> None:
         evaluation = said["evaluation"] or {"loss": None, "metric": None, "metric_error": None}

@@ -64,14 +64,20 @@ def of_variant(
     """A variant's mean over its seeds. The interval of a quantity of which the metric is given ends where its
     values do."""
     found = estimate(list(values(run, variant, quantity).values()), SCALES.get(quantity, "linear"))
-    if metric is None or found is None or found.low is None or found.high is None:
+    return found if found is None or metric is None else _within(found, metric)
+
+
+def _within(found: Estimate, metric: Metric) -> Estimate:
+    """With the ends of its interval where a value may lie."""
+    if found.low is None or found.high is None:
         return found
     return replace(found, low=max(metric.least, found.low), high=min(metric.most, found.high))
 
 
-def over_held_out(trained: Trained) -> Estimate | None:
+def over_held_out(trained: Trained, metric: Metric) -> Estimate | None:
     """The metric of one training with the 95% interval that its held-out data leaves: what other data of the
-    kind would give this very model. None where its values' spread is not known."""
+    kind would give this very model. None where its values' spread is not known. It ends where the metric's
+    values do."""
     if not trained.finished or trained.metric is None:
         return None
     last = trained.epochs[-1]
@@ -79,7 +85,7 @@ def over_held_out(trained: Trained) -> Estimate | None:
         return None
     reach = 1.96 * last.held_out_metric_error
     value = trained.metric
-    return Estimate(value=value, low=value - reach, high=value + reach, seeds=1)
+    return _within(Estimate(value=value, low=value - reach, high=value + reach, seeds=1), metric)
 
 
 def against(run: TrainingRun, variant: str, other: str, quantity: Quantity) -> Estimate | None:

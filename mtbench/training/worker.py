@@ -108,7 +108,7 @@ def _train(
         if trainer.diverged:
             channel.send({"ended": {"status": "diverged", "reason": trainer.diverged}})
             return
-        if runner.wants_us_to_leave():
+        if trainer.epoch < job.schedule.epochs and runner.wants_us_to_leave():
             trainer.save()
             channel.send({"ended": {"status": "cut off", "reason": f"after epoch {trainer.epoch}"}})
             return

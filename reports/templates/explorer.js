@@ -8,7 +8,7 @@
   const form = document.getElementById("ex-form");
   const series = document.getElementById("ex-series");
   const note = document.getElementById("ex-note");
-  const SIZES = ["seq_len", "batch", "heads", "head_dim"];
+  const SIZES = ["seq_len", "batch", "heads", "head_dim", "world_size"];
   const NAMED = ["attention", "backend", "form"]; // what a panel and a line are told by
   const MOST_PANELS = 12;
   const MOST_LINES = 60;

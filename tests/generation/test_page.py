@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from mtbench.generation.claims import judge_speeds
 from mtbench.generation.results import Check, Generated, GenerationFolder, GenerationRun
 from mtbench.training.tasks.mnist import TASK
+from reports.generation_drawing import planned
 from reports.generation_page import write_generation_report
 
 PAPER = ("softmax", "linear", "momentum", "momentum+momentum", "momentum+adaptive")
@@ -73,6 +74,15 @@ def test_speeds_are_held_by_their_rounds(momentum: tuple[float, ...], verdict: s
     assert len(judged) == 4
     assert [j.verdict for j in judged if j.text.startswith("Momentum generates")] == [verdict]
     assert [j.verdict for j in judged].count("could not be tested") == 3
+
+
+def test_the_rounds_of_all_seeds_count(tmp_path: Path) -> None:
+    """Of three checkpoints of linear attention the last alone would have held."""
+    linear = [row("linear", (s, s, s), name=f"linear-seed{n}") for n, s in enumerate((0.9, 1.0, 1.1))]
+    run = folder(tmp_path / "r", [*linear, row("momentum", (1.0, 1.0, 1.0))])
+    (claim,) = [one for one in judge_speeds(run, TASK) if one.told]
+    assert claim.verdict == "not told apart"
+    assert claim.told == "0.9 to 1.1 times linear's, over 3 rounds, 1000 images at a time"
 
 
 def test_softmax_has_to_be_slower(tmp_path: Path) -> None:
@@ -147,3 +157,22 @@ def test_nothing_of_a_run_is_believed(tmp_path: Path) -> None:
     assert "data:image" not in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "default-src 'none'" in text
+
+
+def test_a_likelihood_that_is_no_number_is_written_and_disagrees(tmp_path: Path) -> None:
+    """It is what the check is there to find."""
+    nan, inf = float("nan"), float("inf")
+    check = replace(CHECK, sampler_bits=nan, parallel_bits=inf, largest=nan)
+    (found,) = folder(tmp_path / "r", [row("linear", (1.0,), check=check, status="disagrees")]).rows
+    assert found.check is not None
+    assert not found.check.agrees
+    assert str(found.check) == str(check)
+    assert "DISAGREES<small>nan and inf bits/dim" in write_generation_report(tmp_path / "r").read_text(
+        "utf-8"
+    )
+
+
+def test_what_disagrees_is_drawn_in_no_figure(tmp_path: Path) -> None:
+    rows = [row("linear", (1.0,)), row("momentum", (0.1,), status="disagrees")]
+    (figure,) = planned(folder(tmp_path / "r", rows))
+    assert [variant for variant, _, _ in figure.panels[0].lines] == ["linear"]

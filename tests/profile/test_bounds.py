@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtbench.floor import floor_bytes
+from mtbench.measure.statistics import Samples
+from mtbench.profile.assembling import assemble
 from mtbench.profile.bounds import COMPUTE, HOST, LATENCY, LAUNCH, MEMORY, VERDICTS, Facts, bound_of
+from mtbench.profile.parts import Findings
 from mtbench.profile.record import Machine, Work
+from mtbench.results import Measurement
 from mtbench.spec import AttentionSpec, Case
+from mtbench.work import operations
 from tests.processes import in_a_fresh_process
 
 MACHINE = Machine(
@@ -74,6 +81,31 @@ def test_without_ceilings_nothing_is_called_memory_bound() -> None:
 def test_float16_is_held_against_the_products_of_bfloat16() -> None:
     seen = Facts(device="cuda", dtype="float16", wall_ms=1.1, busy_ms=1.0, launches=1)
     assert bound_of(seen, work(4e11, 1), MACHINE).verdict == COMPUTE
+
+
+@pytest.mark.parametrize(
+    ("form", "verdict", "products"), [("fused", COMPUTE, 2.0), ("fused-tf32", MEMORY, None)]
+)
+def test_a_form_in_tf32_is_not_held_against_the_products_of_float32(
+    form: str, verdict: str, products: float | None, tmp_path: Path
+) -> None:
+    """Its products may be eight times as fast, and no rate of them was measured."""
+    case = Case(spec=AttentionSpec(kind="softmax"), batch=8, heads=16, seq_len=1024, device="cuda")
+    busy_ms = operations(case) / 5e13 * 1e3 / 2  # half of what float32's products would take
+    row = Measurement(
+        case=case,
+        backend="triton",
+        form=form,
+        status="ok",
+        wall_ms=Samples([1.1 * busy_ms]),
+        device_ms=Samples([busy_ms]),
+    )
+    slow = replace(MACHINE, copy_bytes_per_s=floor_bytes(case) / (0.9 * busy_ms / 1e3))
+    told = {"framework": "torch", "folder": tmp_path, "environment": {}}
+    profile = assemble(row, Findings(), slow, None, **told)
+    assert profile.bound.verdict == verdict
+    assert profile.bound.shares["products"] == (products if products is None else pytest.approx(products))
+    assert (profile.least_ms is None) == (products is None)
 
 
 def judged(kind: str, device: str) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from mtbench import AttentionSpec, Case
+from mtbench.frameworks import load_framework
+from mtbench.measure.clocks import Sampling
+from mtbench.ranks.group import leave
+from mtbench.registry import load_backend
 from mtbench.spec import ATTENTIONS, DTYPES
+from mtbench.sweep import measure
 from tests.ranks.gloo import Ranks
 
 pytestmark = pytest.mark.torch
@@ -105,3 +112,24 @@ def test_parts_are_as_even_as_grains_allow() -> None:
                 assert whole[-1] > 0
             held = sorted(piece for rank in range(parts) for piece in places.pieces_of(n, parts, rank))
             assert np.concatenate([np.arange(a, b) for a, b in held]).tolist() == list(range(n))
+
+
+def test_what_the_ranks_do_is_the_rows_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row on a CPU is noisy where others take it."""
+    told: list[list[str]] = []
+
+    class Told(measure.Watch):
+        def __init__(self, device: str, processes: Sequence[int] = ()) -> None:
+            told.extend(psutil.Process(process).cmdline() for process in processes)
+            super().__init__(device, processes)
+
+    monkeypatch.setattr(measure, "Watch", Told)
+    sampling = Sampling(least=3, least_s=0.0, limit_s=0.0, warmup_s=0.0)
+    measurer = measure.Measurer(load_backend("torch-distributed"), load_framework("torch"), "cpu")
+    try:
+        row = measurer.measure(Case(world_size=2, seq_len=32), "chunked", sampling, lambda stage: None)
+    finally:
+        leave()
+    assert row.status == "ok", row.reason
+    assert len(told) == 2
+    assert all("mtbench.ranks.process" in words for words in told)

@@ -80,7 +80,7 @@ def header(rows: Iterable[Measurement] = (), **changes: Any) -> dict[str, Any]:
         "plan": {"preset": "default", "seed": 0, "sampling": {}, "rows": [row.id for row in rows]},
         "environment": {
             "os": "Linux 6.1 x86_64",
-            "cpu": {"model": "Some CPU @ 2.60GHz", "cores": 4, "affinity": 2},
+            "cpu": {"model": "Some CPU @ 2.60GHz", "cores": 4, "affinity": 2, "machine": "x86_64"},
             "memory_bytes": 16 * 2**30,
             "gpus": [],
             "python": "3.11.7",

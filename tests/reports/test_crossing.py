@@ -124,3 +124,7 @@ def test_the_verdict_has_it_for_each_backend(row):
     assert (linear.start, momentum.start) == (1024, 1024)
     assert equal(linear).startswith("equally fast at about ")
     assert momentum.equal.length == pytest.approx(700, rel=0.05)
+
+
+def test_a_length_that_is_hardly_known_is_not_0():
+    assert tokens_shown(Equal(length=782.3, low=300, high=120_000), LENGTHS) == "800 (300 to 120000)"

@@ -88,6 +88,7 @@ def test_pytest_benchmark_has_the_ranked_rows_in_seconds(run, rows):
     assert first["extra_info"]["peak_memory_bytes"] == 1024
     assert data["commit_info"]["id"] == "0123456789abcdef"
     assert data["machine_info"]["cpu"]["count"] == 4
+    assert data["machine_info"]["machine"] == "x86_64"
     assert data["datetime"] == "2026-11-24T03:11:47+00:00"
 
 

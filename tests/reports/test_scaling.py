@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
+from mtbench.floor import Ceilings
 from mtbench.results import Run
+from reports.explorer import explorer_data
+from reports.figure_files import figure_csv
 from reports.page import write_report
 from reports.plan import plan_figures
 from reports.scaling import scaled
+from reports.style import backend_looks
+from reports.table import all_rows
 
 
 @pytest.fixture
@@ -53,6 +61,18 @@ def test_strong_and_weak_scaling_are_drawn(spread):
     assert [p.y for p in weak.points] == pytest.approx([1, 1, 1])
 
 
+def test_a_figures_data_has_what_is_drawn(spread):
+    told = {}
+    for figure in plan_figures(spread):
+        if figure.quantity == "scaling":
+            lines = list(csv.DictReader(io.StringIO(figure_csv(figure))))
+            (name,) = {"speed_up_ratio", "weak_efficiency_ratio"} & set(lines[0])
+            drawn = [float(line[name]) for line in lines]
+            assert drawn == pytest.approx([point.y for point in figure.points])
+            told[name] = max(drawn)
+    assert told == pytest.approx({"speed_up_ratio": 4, "weak_efficiency_ratio": 1})
+
+
 def test_rows_over_devices_are_ranked_by_themselves(spread):
     for figure in plan_figures(spread):
         if figure.quantity in ("winners", "latency", "memory"):
@@ -66,5 +86,40 @@ def test_the_page_has_the_table(make_run, spread):
     assert Run.load(folder).measurements[1].case.world_size == 2
 
 
+def test_two_betas_have_two_names_in_the_table(make_run, row):
+    rows = [
+        row(1.0, attention="momentum", spec={"beta": beta}, world_size=devices)
+        for beta in (0.5, 0.9)
+        for devices in (1, 2)
+    ]
+    table = write_report(make_run(rows)).read_text().partition('<section id="scaling">')[2]
+    assert table.count('<th scope="row">momentum (beta 0.5)</th>') == 2
+
+
 def test_a_run_on_one_device_has_none(make_run, spread):
     assert '<section id="scaling">' not in write_report(make_run(spread[:1])).read_text()
+
+
+def test_the_table_and_the_explorer_tell_rows_on_one_device_from_those_on_several(spread, row):
+    table = all_rows(spread)
+    cells = [tuple(cell.text for cell in cells) for _, cells in table.rows]
+    assert table.choices("world_size") == ["1", "2", "4"]
+    assert len({line[: [c.title for c in table.columns].index("wall")] for line in cells}) == len(spread)
+    assert not all_rows([row(1.0)]).has("world_size")
+    assert "world_size" not in dict(all_rows([row(1.0)]).constant)
+    found = explorer_data(spread, backend_looks(one.backend for one in spread), {})["dims"]["world_size"]
+    assert found["values"] == [1, 2, 4]
+
+
+def test_the_roof_is_that_of_all_devices_of_a_context(spread):
+    ceilings = {"": {"cpu": Ceilings(copy_bytes_per_s=5e10, matmul_flop_per_s={"float32": 2e11})}}
+    roofs = {
+        f.context.world_size: (
+            f.roof.copy,
+            f.roof.product,
+            "of 4 devices together: a copy of 200" in f.caption,
+        )
+        for f in plan_figures(spread, ceilings)
+        if f.quantity == "roofline"
+    }
+    assert roofs == {1: (50, 200, False), 2: (100, 400, False), 4: (200, 800, True)}

@@ -93,6 +93,25 @@ def test_three_runs_have_the_first_as_baseline(two_runs):
     assert "Every case, a column a run" in page.text
 
 
+def test_two_clocks_beside_one_another_are_named(tmp_path):
+    """B has the device clock, as A, and C the wall clock alone."""
+    a, b, c = (
+        write_run(
+            tmp_path / name,
+            {("jax", 64): launches(wall)},
+            device_ms=None if device is None else {("jax", 64): launches(device)},
+        )
+        for name, wall, device in (("a", 2.0, 0.5), ("b", 2.0, 0.5), ("c", 2.0, None))
+    )
+    abreast = checked(compared(a, b, c)).text.partition("Every case, a column a run")[2]
+    a_ms = r"50\d µs \(device\); 2\.0\d* ms \(wall\)"
+    assert re.search(rf"{a_ms} 50\d µs \(device\) × 1\.\d+, \w+ 2\.0\d* ms \(wall\) ×", abreast), abreast[
+        :400
+    ]
+    alone = checked(compared(a, b, b)).text.partition("Every case, a column a run")[2]
+    assert "(device)" not in alone.partition("The runs")[0]
+
+
 def test_unlike_machines_are_never_called_slower(tmp_path):
     keys = [("jax", 16 * (n + 1)) for n in range(6)]
     a = write_run(tmp_path / "a", {key: launches(1.0, seed=n) for n, key in enumerate(keys)})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reports.training_figures import curves
 from reports.training_page import write_training_report
 from tests.training.synthetic import PAPER, examined_run, made_run, written
 
@@ -126,8 +127,18 @@ def test_a_run_on_a_card_has_its_share_of_what_the_card_reaches(tmp_path: Path) 
     assert f">{share:.1%}<" in text
 
 
+def test_a_line_says_where_it_is_of_fewer_seeds(tmp_path: Path) -> None:
+    run = made_run({"linear": [(0.1, 0.9, 1.0)] * 3})
+    whole, cut = curves(run, "steps"), replace(run.jobs[0], status="cut off", epochs=run.jobs[0].epochs[:-1])
+    fewer = curves(replace(run, jobs=(cut, *run.jobs[1:])), "steps")
+    assert whole is not None
+    assert fewer is not None
+    assert "means over 3 seeds, bands" in whole.caption
+    assert "means over 3 seeds, or those of them that got there, bands" in fewer.caption
+
+
 def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
-    run = made_run({"linear": [(0.1, 0.9, 1.0)], "momentum": [(0.1, 0.8, 1.0)]})
+    run = made_run({"linear": [(0.1, 0.9, 1.0)], "momentum": [(0.1, 0.999, 1.0)]})
     jobs = tuple(
         replace(t, epochs=(*t.epochs[:-1], replace(t.epochs[-1], held_out_metric_error=0.005)))
         for t in run.jobs
@@ -135,6 +146,7 @@ def test_one_seed_has_the_interval_of_its_held_out_data(tmp_path: Path) -> None:
     written(replace(run, jobs=jobs), tmp_path / "r")
     text = write_training_report(tmp_path / "r").read_text(encoding="utf-8")
     assert ">0.900<small>0.890 to 0.910</small>" in text
+    assert ">0.999<small>0.989 to 1.000</small>" in text  # no share is above 1
     assert "says nothing of other seeds" in text
     assert "Lines are of one seed. Seconds are those of training steps alone." in text
     written(made_run({"linear": [(0.1, 0.9, 1.0)]}), tmp_path / "without")

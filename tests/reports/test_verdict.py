@@ -215,6 +215,8 @@ def test_two_betas_are_two_attentions(row):
     (verdict,) = judge(rows)
     assert verdict.attentions == ("softmax", "momentum (beta 0.5)", "momentum (beta 0.9)")
     assert [c.attention for c in verdict.crossovers] == ["momentum (beta 0.5)", "momentum (beta 0.9)"]
+    close = [row(1.0, attention="momentum", spec={"beta": b}) for b in (0.9999995, 0.9999996)]
+    assert len(judge(close)[0].attentions) == 2
 
 
 def on_gpu(row, ms, device_ms, **more):

@@ -24,7 +24,7 @@ NEIGHBOUR = {"seconds": 1.0, "others_cpu": 0.9}
 def measured(monkeypatch: pytest.MonkeyPatch, *readings: dict[str, Any]) -> tuple[Measurement, int]:
     """The row, and how many times its clocks ran, on a machine that gives these readings."""
     states: Iterator[dict[str, Any]] = iter(readings)
-    monkeypatch.setattr(measure, "Watch", lambda device: Reading())
+    monkeypatch.setattr(measure, "Watch", lambda device, processes: Reading())
     clock, runs = measure.wall_samples, []
 
     def counted(*arguments: Any) -> Any:

@@ -225,27 +225,25 @@ def wait_until(
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("kills", [("worker", "station"), ("node", "worker")], ids="-".join)
 def test_what_is_lost_is_measured_again_elsewhere(
-    nodes: Cluster, tmp_path: Path, built: Path, known: Path
+    nodes: Cluster, tmp_path: Path, built: Path, known: Path, kills: tuple[str, str]
 ) -> None:
-    """A worker, a station and a node, one after another in one sweep."""
-    sweep, chance = (
-        Sweep(nodes, tmp_path, built, rows=8, launches=1, backend=known),
-        random.Random(time.time_ns()),
-    )
-    for number, what in enumerate(("worker", "station", "node")):
+    """One kill after another in one sweep. Two: chance may have them all strike one row, and one that is lost
+    three times is told as a crash."""
+    sweep = Sweep(nodes, tmp_path, built, rows=6, launches=1, backend=known)
+    chance = random.Random(time.time_ns())
+    for number, what in enumerate(kills):
         sweep.until(3 * number + 1)
         KILLS[what](sweep, chance)
     code, said = sweep.end()
     run = Run.load(sweep.out)
     assert not sweep.faults(code, said, lost(run)), run.header["notes"]
-    assert 2 <= sum(lost(run).values()) <= 4, run.header["notes"]
+    assert 1 <= sum(lost(run).values()) <= 3, run.header["notes"]
     nodes.ready()
     counts = {kind: len(machine["nodes"]) for kind, machine in run.machines.items()}
-    assert sum(counts.values()) in (
-        3,
-        4,
-    )  # the one that came in the killed one's place, where it came in time
+    # The one that came in a killed one's place is a fourth, where it came in time.
+    assert sum(counts.values()) in (3, 4)
 
 
 def test_a_case_goes_where_it_can_run_and_the_run_says_where_it_could_not(

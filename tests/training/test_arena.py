@@ -97,3 +97,15 @@ def test_bytes_that_are_padding_are_left_out(tmp_path: Path) -> None:
     rows = load_task("text").open(str(folder)).part("train", 10)  # type: ignore[attr-defined]
     at = int(np.flatnonzero(rows.lengths == 2)[0])
     assert rows.part(at, 1).symbols.tobytes() == b"ab"
+
+
+def test_a_part_of_the_test_reviews_is_of_both_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that always says the same would be right of all of one class."""
+    task = opened("text", tmp_path, monkeypatch)
+    schedule = Schedule(epochs=1, iterations=1, batch=4, seq_len=64, evaluation_batches=2)
+    data = task.batches(schedule, task.presets["short"].size, seed=0, epoch=0, held_out=True)
+    assert not isinstance(data, list | tuple)
+    assert data["there"].all()
+    assert set(data["values"].ravel().tolist()) == {0, 1}

@@ -63,6 +63,7 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
     alive: list[str] = []
     begun: list[str] = []
     seen: list[str] = []
+    rating: list[bool] = []
 
     class Watched(ChildProcess):
         def __init__(self, *words: Any, **settings: Any) -> None:
@@ -72,6 +73,11 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
                 assert self.gpu not in alive
                 alive.append(self.gpu)
                 begun.append(self.gpu)
+
+        def send(self, message: dict[str, Any]) -> None:
+            if "job" in message:
+                rating.append(message["rated"])
+            super().send(message)
 
         def poll(self, *words: Any) -> dict[str, Any] | None:
             message = super().poll(*words)
@@ -97,6 +103,7 @@ def test_each_process_sees_one_gpu_and_no_two_the_same(
     assert set(begun[:2]) == {"first", "second"}
     assert sorted(seen) == sorted(begun)
     assert len(seen) == 4
+    assert sorted(rating[:2]) == [False, True]  # two at once would measure each other
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from mtbench import BadInput
 from mtbench.cli import app, main
-from mtbench.training import command
+from mtbench.training import command, runner
 from mtbench.training.command import Outcome, resume_training
 from mtbench.training.folder import TrainingFolder
 from mtbench.training.results import Trained, TrainingRun
@@ -122,6 +122,29 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path) -> None:
     assert trained.status == "cut off"
     assert (tmp_path / "r" / "checkpoints" / "linear-seed0.pt").exists()
     assert trained.reason == f"after epoch {len(trained.epochs)}"
+
+
+def test_one_that_does_not_leave_in_time_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its epochs take longer than it is waited for: no epoch took too long."""
+    monkeypatch.setattr(runner, "LEAVE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
+    words = [*SMALL, "--variant", "linear", "--time-limit", "0", "--out", str(tmp_path / "r")]
+    assert app(words, standalone_mode=False) == 3
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert trained.status == "cut off"
+    assert trained.reason == "it had not left after 0 s: its last checkpoint is what is kept"
+
+
+def test_one_that_is_told_to_leave_at_its_end_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit is over before its one epoch is: nothing of it is left to do."""
+    monkeypatch.setattr(sys, "argv", ["mtbench", *SMALL])
+    words = [*SMALL, "--variant", "linear", "--epochs", "1", "--out", str(tmp_path / "r")]
+    assert app([*words, "--time-limit", "0"], standalone_mode=False) in (None, 0)
+    (trained,) = TrainingRun.load(tmp_path / "r")
+    assert (trained.status, trained.finished) == ("done", True)
+    assert trained.loss is not None
 
 
 def test_one_that_diverged_is_no_success(tmp_path: Path, mtbench: Mtbench) -> None:

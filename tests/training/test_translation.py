@@ -31,11 +31,12 @@ def test_parallel_text_is_read_from_english(tmp_path: Path, packed: bool) -> Non
     assert len(found.digests) == 6
 
 
-def test_an_empty_side_is_left_out_of_what_is_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_an_empty_side_is_left_out(tmp_path: Path, split: str) -> None:
     corpus(tmp_path)
     for language, text in (("en", "one\n\nthree\u2028half\n"), ("de", "eins\nzwei\ndrei\n")):
-        (tmp_path / f"train.{language}").write_text(text)
-    assert read_parallel_text(str(tmp_path)).splits["train"] == (
+        (tmp_path / f"{split}.{language}").write_text(text)
+    assert read_parallel_text(str(tmp_path)).splits[split] == (
         ("one", "three\u2028half"),
         ("eins", "drei"),
     )

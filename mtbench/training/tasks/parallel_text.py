@@ -30,7 +30,8 @@ class ParallelText:
 
 
 def read_parallel_text(folder: str) -> ParallelText:
-    """The three splits of a folder. Pairs of which a side is empty are left out of what is trained on.
+    """The three splits of a folder. Pairs of which a side is empty are left out: they are no sentences, and
+    nothing can be said of a target without a place.
 
     Raises:
         BadInput: a file is missing, is no text in UTF-8, or has other lines than its pair; the line names it.
@@ -53,7 +54,7 @@ def read_parallel_text(folder: str) -> ParallelText:
                 f"{where}: {split}.{languages[0]} has {len(first)} lines and {split}.{languages[1]} has "
                 f"{len(second)}: line n of one must translate line n of the other"
             )
-        pairs = [(a, b) for a, b in zip(first, second, strict=True) if split != "train" or (a and b)]
+        pairs = [(a, b) for a, b in zip(first, second, strict=True) if a and b]
         if not pairs:
             raise BadInput(f"{where}: {split}.{languages[0]} has no sentences")
         splits[split] = (tuple(a for a, _ in pairs), tuple(b for _, b in pairs))

@@ -1,7 +1,7 @@
 """Text of the Long Range Arena: is a film's review for or against it, read byte by byte.
 
 The data is the folder ``aclImdb`` of the Large Movie Review Dataset (Maas et al. 2011): ``train`` and
-``test``, each with ``pos`` and ``neg``, a file a review.
+``test``, each with ``pos`` and ``neg``, a file a review. Those of each are in the order of a fixed seed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ __all__ = ["TASK", "Text"]
 BYTES = 256
 """A byte is its own symbol; 0, which no text has, is padding."""
 SIDES = ("neg", "pos")
+SEED = 0
+"""Of the order of reviews: one class after the other, the first batches of the test set would be of one."""
 NEEDS = (
     "the folder aclImdb of the Large Movie Review Dataset, with train/pos, train/neg, test/pos and test/neg"
 )
@@ -65,7 +67,9 @@ class Text(ClassifiedTask):
                     digest.update(text)
                     rows.append(np.frombuffer(text.replace(b"\0", b""), np.uint8))
                     values.append(value)
-            parts[part], digests[part] = Labelled.joined(rows, values), digest.hexdigest()[:16]
+            order = np.random.default_rng(SEED).permutation(len(rows))
+            parts[part] = Labelled.joined([rows[at] for at in order], [values[at] for at in order])
+            digests[part] = digest.hexdigest()[:16]
         opened = copy.copy(self)
         opened._parts, opened._digests = parts, digests
         return opened
