@@ -36,7 +36,7 @@ class NumpyKernel:
     def load(self, inputs: Inputs) -> None:
         """See `Kernel.load`."""
         self._arguments = tuple(
-            np.ascontiguousarray(from_bhnd(a, self.layout)) for a in (inputs.q, inputs.k, inputs.v)
+            np.array(from_bhnd(a, self.layout), order="C") for a in (inputs.q, inputs.k, inputs.v)
         )
 
     def __call__(self) -> Any:

@@ -33,6 +33,13 @@ def one_percent_off(q: Any, k: Any, v: Any, case: Case) -> Any:
     return right(q, k, v, case) * q.dtype.type(1.01)
 
 
+def changes_its_inputs(q: Any, k: Any, v: Any, case: Case) -> Any:
+    """Right once: the next call has other values."""
+    o = right(q, k, v, case)
+    v *= q.dtype.type(1.01)
+    return o
+
+
 def nan(q: Any, k: Any, v: Any, case: Case) -> Any:
     return right(q, k, v, case) * q.dtype.type("nan")
 
@@ -102,6 +109,7 @@ def prints(q: Any, k: Any, v: Any, case: Case) -> Any:
 FUNCTIONS = [
     right,
     one_percent_off,
+    changes_its_inputs,
     nan,
     wrong_shape,
     wrong_dtype,

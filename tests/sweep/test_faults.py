@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from mtbench import AttentionSpec, Case
+from mtbench.frameworks import load_framework
+from mtbench.measure.clocks import Sampling
 from mtbench.results import SCHEMA_VERSION, Measurement, Run
+from mtbench.sweep.measure import Measurer
 from tests.conftest import Mtbench
+from tests.known import faulty
 
 FAULTY = Path(__file__).parents[1] / "known" / "faulty.py"
 
 EXPECTED = {
     "right": ("ok", ""),
     "one_percent_off": ("wrong", "o beyond tolerance: relative error of o 0.01"),
+    "changes_its_inputs": ("wrong", "at its second call, after a first that was right: o beyond tolerance"),
     "nan": ("wrong", "o beyond tolerance"),
     "wrong_shape": ("wrong", "o is float32 (1, 1, 15, 4), not float32 (1, 1, 16, 4)"),
     "wrong_dtype": ("wrong", "o is float64"),
@@ -60,6 +66,16 @@ def test_every_fault_is_a_row(rows: dict[str, Measurement], form: str) -> None:
     assert rows[form].status == status
     assert reason in rows[form].reason
     assert "\n" not in rows[form].reason
+
+
+def test_a_kernel_that_writes_into_its_inputs_costs_no_other() -> None:
+    """In one process, whose truth and inputs are the same for all forms of a case."""
+    case = Case(spec=AttentionSpec(kind="softmax"), heads=1, seq_len=8, head_dim=4)
+    measurer = Measurer(faulty.BACKEND, load_framework("numpy"), "cpu")
+    sampling = Sampling(least_s=0.0, limit_s=0.01, warmup_s=0.0)
+    forms = ("changes_its_inputs", "right")
+    found = [measurer.measure(case, form, sampling, lambda stage: None) for form in forms]
+    assert [row.status for row in found] == ["wrong", "ok"]
 
 
 def test_no_row_is_lost_and_none_is_twice(run: tuple[int, Run]) -> None:
