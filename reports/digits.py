@@ -57,5 +57,5 @@ def with_interval(value: float, low: float, high: float) -> tuple[str, str]:
     ('0.5', '0.05, 4.9')
     """
     places = decimals(value, low, high)
-    told, *ends = (fixed(x, max(places, -_top(x)) if x else places, ",") for x in (value, low, high))
-    return told, ", ".join(ends) if high > low else ""
+    ends = [fixed(end, max(places, -_top(end)) if end else places, ",") for end in (low, high)]
+    return fixed(value, places, ","), ", ".join(ends) if high > low else ""

@@ -168,10 +168,9 @@ def all_rows(
     def reached(row: Measurement) -> Mapping[str, Ceilings]:
         return ceilings.get(row.hardware, NOT_MEASURED)
 
-    sizes = (
-        *("batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed"),
-        "world_size",
-    )
+    sizes = ["batch", "heads", "kv_heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed"]
+    if any(row.case.world_size > 1 for row in rows):
+        sizes.append("world_size")
 
     def size(name: str) -> Maker:
         return lambda m: _whole(getattr(m.case, name))
@@ -264,8 +263,6 @@ def all_rows(
         if all(line[here].text == line[there].text for line in cells):
             kept = [at for at in kept if at != here]
             constant.pop(follower, None)
-    if all(row.case.world_size == 1 for row in ordered):
-        constant.pop("world_size", None)
     return Table(
         constant=tuple(constant.items()),
         columns=tuple(makers[at][0] for at in kept),

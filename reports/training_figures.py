@@ -71,13 +71,13 @@ def curves(run: TrainingRun, axis: str) -> Curves | None:
     if not panels:
         return None
     seeds = len({trained.job.seed for trained in run})
-    fewer = "" if all(trained.finished for trained in run) else ", or those of them that got there"
     over = "steps" if axis == "steps" else "seconds of training"
-    lines, mean = "Lines are of one seed.", ""
-    if seeds > 1:
-        lines = f"Lines are geometric means over {seeds} seeds{fewer}, bands reach from the lowest to "
-        lines += "the highest."
-        mean = ", a mean over seeds"
+    if seeds == 1:
+        lines, mean = "Lines are of one seed.", ""
+    else:
+        fewer = "" if all(trained.finished for trained in run) else ", or those of them that got there"
+        bands = "bands reach from the lowest to the highest"
+        lines, mean = f"Lines are geometric means over {seeds} seeds{fewer}, {bands}.", ", a mean over seeds"
     return Curves(
         name=f"loss-{axis}",
         title=f"Loss against {over}",

@@ -21,6 +21,7 @@ EXPECTED = {
     "right": ("ok", ""),
     "one_percent_off": ("wrong", "o beyond tolerance: relative error of o 0.01"),
     "changes_its_inputs": ("wrong", "at its second call, after a first that was right: o beyond tolerance"),
+    "adds_to_its_last": ("wrong", "at its second call, after a first that was right: o beyond tolerance"),
     "nan": ("wrong", "o beyond tolerance"),
     "wrong_shape": ("wrong", "o is float32 (1, 1, 15, 4), not float32 (1, 1, 16, 4)"),
     "wrong_dtype": ("wrong", "o is float64"),
